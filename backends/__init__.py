@@ -1,0 +1,1 @@
+"""Backends: an integer graph in, a runnable artifact out."""

@@ -1,0 +1,1 @@
+"""planish: a compiler for compressed neural networks."""

@@ -1,0 +1,1 @@
+"""Models and scripts that show planish at work; the demo uses them."""

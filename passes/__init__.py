@@ -1,0 +1,1 @@
+"""Graph passes: a graph in, a graph out."""
