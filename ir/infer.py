@@ -1,0 +1,80 @@
+"""Shape and dtype inference: runs the graph on tensors without data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
+
+from .errors import ModelError
+from .origin import get_origin
+
+if TYPE_CHECKING:
+    from .signature import InputSpec
+
+# The size that stands for an open batch while shapes are inferred. Any value above 1 would do:
+# torch.export specializes 0 and 1.
+_BATCH_HINT = 7
+
+
+def infer_values(module: fx.GraphModule, inputs: list[InputSpec]) -> dict[fx.Node, Any]:
+    """Return the inferred value (a FakeTensor, a SymInt, a tuple) of every node but the output.
+
+    Raises:
+        ModelError: An operator rejects the shapes or dtypes it is given; names the node.
+    """
+    mode = FakeTensorMode(shape_env=ShapeEnv(duck_shape=True))
+    values: dict[fx.Node, Any] = {}
+    remaining = iter(inputs)
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = _fake_input(mode, next(remaining))
+        elif node.op == "get_attr":
+            # Detached: fake copies of trainable leaves can't be mutated in place.
+            values[node] = mode.from_tensor(get_tensor(module, str(node.target)).detach())
+        elif node.op == "call_function":
+            values[node] = _infer_call(mode, node, values)
+    return values
+
+
+def get_tensor(module: torch.nn.Module, name: str) -> torch.Tensor:
+    """Return the parameter or buffer with this dotted name.
+
+    Raises:
+        ModelError: There is none.
+    """
+    owner: Any = module
+    for part in name.split("."):
+        owner = getattr(owner, part, None)
+    if not isinstance(owner, torch.Tensor):
+        raise ModelError(f"the graph refers to a tensor that it doesn't hold: {name!r}")
+    return owner
+
+
+def _fake_input(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
+    sizes = [_BATCH_HINT if size is None else size for size in spec.shape]
+    dynamic = [DimDynamic.STATIC if size is not None else DimDynamic.DYNAMIC for size in spec.shape]
+    context = StatelessSymbolicContext(dynamic_sizes=dynamic)
+    example = torch.empty(sizes, dtype=spec.dtype, device="cpu")
+    return mode.from_tensor(example, symbolic_context=context)
+
+
+def _infer_call(mode: FakeTensorMode, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    assert callable(node.target)
+    try:
+        with mode, torch.no_grad():
+            return node.target(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ModelError(
+            f"{node.name} = {node.target} can't take its operands: {reason}",
+            where=str(get_origin(node)),
+        ) from error

@@ -1,0 +1,71 @@
+"""The operator table: one row an operator, read by every part that needs its meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from . import elementwise, layers, quantized, spatial
+from .arguments import arguments, pair, set_argument, stored, weight_shape
+from .row import (
+    Channels,
+    OperatorRow,
+    Quantization,
+    has_row,
+    is_overload,
+    node_macs,
+    register,
+    row,
+    rows,
+)
+
+for _row in (*layers.ROWS, *elementwise.ROWS, *spatial.ROWS, *quantized.ROWS):
+    register(_row)
+
+
+def follows_mode(node: fx.Node) -> bool:
+    """Whether train() and eval() change what this node computes."""
+    return has_row(node.target) and row(node).follows_mode is not None
+
+
+def set_training(node: fx.Node, training: bool) -> bool:
+    """Set the flag of a node that follows the mode; return whether it changed."""
+    flag = row(node).follows_mode
+    assert flag is not None, node
+    if arguments(node)[flag] == training:
+        return False
+    set_argument(node, flag, training)
+    return True
+
+
+def activations(node: fx.Node) -> list[fx.Node]:
+    """Return the nodes that a call reads as activations, in the order of its row's inputs."""
+    values: dict[str, Any] = arguments(node)
+    found: list[fx.Node] = []
+    for name in row(node).inputs:
+        value = values[name]
+        items = value if isinstance(value, list | tuple) else [value]
+        found += [item for item in items if isinstance(item, fx.Node)]
+    return found
+
+
+__all__ = [
+    "Channels",
+    "OperatorRow",
+    "Quantization",
+    "activations",
+    "arguments",
+    "follows_mode",
+    "has_row",
+    "is_overload",
+    "node_macs",
+    "pair",
+    "register",
+    "row",
+    "rows",
+    "set_argument",
+    "set_training",
+    "stored",
+    "weight_shape",
+]

@@ -1,0 +1,216 @@
+"""The verifier: what must hold of a graph, by level. Runs after every pass.
+
+Structure, at every level:
+  S1  the torch.fx graph is well formed: every use comes after its definition
+  S2  placeholders match the input specifications, in number, shape and dtype
+  S3  every get_attr names a stored tensor, and every stored tensor is used
+  S4  shapes and dtypes inferred anew equal those recorded in each node's meta["val"]
+  S5  floating-point tensors hold neither NaN nor infinity
+From the canonical level on:
+  C1  every operator has a row in the operator table that allows the level
+  C2  no operator writes to its inputs (batch norm's running statistics excepted)
+  C3  no dead nodes
+  C4  every operator node carries an origin
+On the quantized level:
+  Q1  fake-quantize: finite scale above zero, zero point within [lo, hi], one entry a channel
+On the integer level:
+  I1  integer operators take and give uint8 or int8; float operators never touch them
+      except through quantize and dequantize
+  I2  weights are int8, biases int32, multipliers float32 and finite
+  I3  lo <= hi, both within the range of the result's dtype
+
+All errors are collected, then raised once as `VerifyError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from .errors import ModelError, VerifyError
+from .graph import Graph
+from .infer import infer_values
+from .integer import dtype_range
+from .level import Level
+from .ops import arguments, has_row, is_overload, row
+from .origin import Origin, get_origin
+from .printer import node_text
+
+_CONTEXT = 5  # lines of IR shown on each side of the first offending node
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One broken invariant: its code, what is wrong, and the node, if it concerns one."""
+
+    code: str
+    what: str
+    node: fx.Node | None = None
+
+
+def problems(graph: Graph) -> list[Problem]:
+    """Return every broken invariant of `graph`; an empty list means that it is sound."""
+    found = list(_structure(graph))
+    if any(problem.code in ("S1", "S2") for problem in found):
+        return found
+    if graph.level >= Level.CANONICAL:
+        found += _canonical(graph)
+    if graph.level == Level.QUANTIZED:
+        found += _quantized(graph)
+    if graph.level == Level.INTEGER:
+        found += _integer(graph)
+    return found
+
+
+def verify(graph: Graph, *, after: str | None = None) -> None:
+    """Raise VerifyError if an invariant is broken; names the pass `after` which it was found."""
+    found = problems(graph)
+    if not found:
+        return
+    head = f"{after}: " if after else ""
+    lines = [f"{head}the {graph.level.label} graph breaks {len(found)} invariant(s)"]
+    for problem in found:
+        origin = f" [{get_origin(problem.node)}]" if problem.node is not None else ""
+        lines.append(f"  {problem.code} {problem.what}{origin}")
+    first = next((problem.node for problem in found if problem.node is not None), None)
+    if first is not None:
+        lines += _excerpt(graph, first)
+    raise VerifyError("\n".join(lines))
+
+
+def _excerpt(graph: Graph, marked: fx.Node) -> list[str]:
+    nodes = [node for node in graph.nodes if node.op == "call_function" or node is marked]
+    at = nodes.index(marked) if marked in nodes else 0
+    shown = nodes[max(0, at - _CONTEXT) : at + _CONTEXT + 1]
+    return [f"  {'-->' if node is marked else '   '} {node_text(node)}" for node in shown]
+
+
+def _structure(graph: Graph) -> Iterator[Problem]:
+    try:
+        graph.fx.lint()
+    except RuntimeError as error:
+        yield Problem("S1", f"the graph is malformed: {error}")
+        return
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    if len(placeholders) != len(graph.inputs):
+        yield Problem("S2", f"{len(placeholders)} placeholders, {len(graph.inputs)} inputs")
+        return
+    yield from _attributes(graph)
+    try:
+        values = infer_values(graph.module, graph.inputs)
+    except ModelError as error:
+        yield Problem("S4", str(error))
+        return
+    for node, value in values.items():
+        recorded = node.meta.get("val")
+        if _signature(recorded) != _signature(value):
+            what = f"{node.name} is recorded as {_signature(recorded)}, is {_signature(value)}"
+            yield Problem("S4", what, node)
+
+
+def _signature(value: Any) -> Any:
+    """Reduce a value to what is compared: open sizes stand for each other."""
+    if isinstance(value, torch.Tensor):
+        sizes = tuple(size if isinstance(size, int) else None for size in value.shape)
+        return value.dtype, sizes
+    if isinstance(value, list | tuple):
+        return tuple(_signature(item) for item in value)
+    return type(value).__name__
+
+
+def _attributes(graph: Graph) -> Iterator[Problem]:
+    stored = graph.attributes
+    used: set[str] = set()
+    for node in graph.nodes:
+        if node.op != "get_attr":
+            continue
+        used.add(str(node.target))
+        if str(node.target) not in stored:
+            yield Problem("S3", f"no tensor is stored under {node.target!r}", node)
+    for name in sorted(set(stored) - used):
+        yield Problem("S3", f"tensor {name!r} is stored but never used")
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            yield Problem("S5", f"tensor {name!r} holds NaN or infinity")
+
+
+def _canonical(graph: Graph) -> Iterator[Problem]:
+    for node in graph.calls:
+        if not has_row(node.target):
+            yield Problem("C1", f"operator {node.target} has no row in the operator table", node)
+            continue
+        found = row(node)
+        if graph.level not in found.levels:
+            what = f"{found.name} is not allowed on the {graph.level.label} level"
+            yield Problem("C1", what, node)
+        if is_overload(node.target) and node.target._schema.is_mutable:  # type: ignore[union-attr]
+            yield Problem("C2", f"{node.target} writes to its input", node)
+        if not node.users:
+            yield Problem("C3", f"the value of {node.name} is never used", node)
+        if not isinstance(node.meta.get("origin"), Origin):
+            yield Problem("C4", f"{node.name} has no origin", node)
+
+
+def _quantized(graph: Graph) -> Iterator[Problem]:
+    for node in graph.calls:
+        if node.target is not torch.ops.planish.fake_quantize.default:
+            continue
+        values = arguments(node)
+        scale = graph.attribute(values["scale"].target)
+        zero_point = graph.attribute(values["zero_point"].target)
+        if not bool((scale > 0).all()):
+            yield Problem("Q1", f"{node.name} has a scale that is not above zero", node)
+        inside = (zero_point >= values["lo"]) & (zero_point <= values["hi"])
+        if not bool(inside.all()):
+            yield Problem("Q1", f"{node.name} has a zero point outside its range", node)
+        axis = values["axis"]
+        channels = () if axis is None else (graph.shape(values["x"])[axis],)
+        if tuple(scale.shape) != channels or tuple(zero_point.shape) != channels:
+            yield Problem("Q1", f"{node.name} needs scale and zero point of shape {channels}", node)
+
+
+_BYTES = (torch.uint8, torch.int8)
+_STORED = {"weight": torch.int8, "bias": torch.int32, "multiplier": torch.float32}
+
+
+def _integer(graph: Graph) -> Iterator[Problem]:
+    for node in graph.calls:
+        if not is_overload(node.target):
+            continue
+        if str(node.target).startswith("planish."):
+            yield from _integer_operator(graph, node)
+        else:
+            yield from _mixing(graph, node)
+
+
+def _mixing(graph: Graph, node: fx.Node) -> Iterator[Problem]:
+    """Only operators that move values may work on integers outside the planish namespace."""
+    from .ops import Quantization
+
+    value = node.meta["val"]
+    moves = has_row(node.target) and row(node).quantization is Quantization.SAME_SCALE
+    if isinstance(value, torch.Tensor) and value.dtype in _BYTES and not moves:
+        yield Problem("I1", f"{node.name} computes on {value.dtype} outside the contract", node)
+
+
+def _integer_operator(graph: Graph, node: fx.Node) -> Iterator[Problem]:
+    values = arguments(node)
+    name = row(node).name
+    for role in row(node).inputs:
+        dtype = graph.dtype(values[role])
+        wanted = (torch.float32,) if name == "quantize" else _BYTES
+        if dtype not in wanted:
+            yield Problem("I1", f"{node.name} takes {dtype} as {role!r}", node)
+    for role, dtype in _STORED.items():
+        operand = values.get(role)
+        if isinstance(operand, fx.Node) and graph.dtype(operand) != dtype:
+            yield Problem("I2", f"{node.name}: {role} is {graph.dtype(operand)}, not {dtype}", node)
+    if "lo" in values:
+        low, high = dtype_range(values.get("dtype") or node.meta["val"].dtype)
+        if not low <= values["lo"] <= values["hi"] <= high:
+            what = f"{node.name} clamps to [{values['lo']}, {values['hi']}], outside [{low}, {high}]"
+            yield Problem("I3", what, node)
