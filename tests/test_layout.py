@@ -1,0 +1,141 @@
+"""The root's folders form one package: check its wiring, not its behaviour."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {
+    "ir": "planish.ir",
+    "passes": "planish.passes",
+    "backends": "planish.backends",
+    "examples": "planish.examples",
+    "compiler": "planish",
+}
+# What each folder may import of planish, beside itself: "planish" is all of compiler/.
+ALLOWED = {
+    "ir": (),
+    "passes": ("ir",),
+    "backends": ("ir",),
+    "examples": ("ir", "passes", "backends", "compiler"),
+    "compiler": ("ir", "passes", "backends", "examples"),
+}
+MAY_IMPORT_EXAMPLES = "demo"
+LONGEST = 400
+FILES = [p for folder in PACKAGES for p in sorted((ROOT / folder).rglob("*.py"))]
+ELSEWHERE = [p for folder in ("tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
+# Absolute paths that name one machine's folders; /tmp and the like in a test's input are no reason.
+MACHINE_PATH = re.compile(r"(?<![\w./])/(?:home|root|work|farm|Users)/\w|[A-Z]:\\\\Users")
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    """Return the dotted name under which a file of the five folders is installed."""
+    folder, *below = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join([PACKAGES[folder], *(part for part in below if part != "__init__")])
+
+
+def folder_of(module: str) -> str:
+    """Return the root folder that holds the module `planish...`."""
+    part = module.split(".")[1] if "." in module else ""
+    return part if part in PACKAGES and part != "compiler" else "compiler"
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """Return (relative level, module) for each import; `from planish import x` as planish.x."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "planish":
+            found += [(0, f"planish.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or ""))
+    return found
+
+
+def broken_imports(path: Path) -> list[str]:
+    """Return one line for each import of a file that breaks the rules of the house."""
+    folder, *below = path.relative_to(ROOT).parts
+    lines: list[str] = []
+    for level, module in imports(path):
+        head = module.split(".")[0]
+        if level > 1:
+            lines.append(f"{'.' * level}{module}: one dot inside a package, else planish.*")
+        elif level == 0 and head in PACKAGES and folder in PACKAGES:
+            lines.append(f"{module}: import planish.{module}, not the folder")
+        if level or head != "planish" or folder not in PACKAGES:
+            continue
+        other = folder_of(module)
+        if other == folder and len(below) == 1 and folder != "compiler":
+            lines.append(f"{module}: relative inside a folder")
+        elif other != folder and other not in ALLOWED[folder]:
+            lines.append(f"{module}: {folder}/ must not import {other}/")
+        elif other == "examples" != folder and not below[0].startswith(MAY_IMPORT_EXAMPLES):
+            lines.append(f"{module}: only the demo imports examples/")
+    return lines
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports(path: Path) -> None:
+    assert broken_imports(path) == []
+
+
+def test_import_rules_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "backends").mkdir()
+    path = tmp_path / "backends" / "wrong.py"
+    path.write_text(
+        "import planish.passes\n"
+        "from planish import capture\n"
+        "from planish.ir import Graph\n"
+        "from ..ir import Graph\n"
+        "from ir import Graph\n"
+        "from planish.backends.target import Target\n"
+    )
+    assert broken_imports(path) == [
+        "planish.passes: backends/ must not import passes/",
+        "planish.capture: backends/ must not import compiler/",
+        "..ir: one dot inside a package, else planish.*",
+        "ir: import planish.ir, not the folder",
+        "planish.backends.target: relative inside a folder",
+    ]
+
+
+def test_every_folder_with_modules_is_packaged() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {module_of(p.with_name("__init__.py")) for p in FILES}
+    assert found == set(config["packages"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_installed_copy_is_current(path: Path) -> None:
+    spec = importlib.util.find_spec(module_of(path))
+    assert spec is not None, f"reinstall (make does): {module_of(path)} is not visible"
+    assert spec.origin is not None, f"{module_of(path)}: a package needs its __init__.py"
+    assert Path(spec.origin).read_bytes() == path.read_bytes(), "reinstall: the copy is stale"
+
+
+@pytest.mark.parametrize("path", FILES + ELSEWHERE, ids=name_of)
+def test_file_is_short_and_names_no_machine(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= LONGEST, "would two files be easier to live in?"
+    marked = [f"{path}:{n}" for n, line in enumerate(lines, 1) if MACHINE_PATH.search(line)]
+    assert marked == []
+
+
+@pytest.mark.parametrize("package", ["planish", "planish.ir", "planish.passes", "planish.backends"])
+def test_package_imports_nothing_heavy(package: str) -> None:
+    heavy = "{'torch', 'tvm', 'onnx', 'onnxruntime', 'matplotlib', 'sklearn'}"
+    code = f"import sys, {package}; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
