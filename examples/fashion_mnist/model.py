@@ -10,6 +10,7 @@ the shape are 1x1 convolutions (the paper's option B) in place of zero padding.
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
@@ -90,7 +91,7 @@ def teacher(weights: Path = WEIGHTS) -> ResNet20:
             where=str(weights),
             cure="train them with python -m planish.examples.fashion_mnist.train_teacher",
         ) from error
-    except (RuntimeError, ValueError, OSError) as error:
+    except (SafetensorError, RuntimeError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(
             f"these are no weights of ResNet20 ({first})", where=str(weights)

@@ -85,7 +85,7 @@ def train(data: Dataset, recipe: Recipe, console: Console) -> nn.Module:
         weight_decay=recipe.weight_decay,
         nesterov=True,
     )
-    steps = len(images) // recipe.batch
+    steps, last = len(images) // recipe.batch, 0.0
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.rise
     )
@@ -108,7 +108,9 @@ def train(data: Dataset, recipe: Recipe, console: Console) -> nn.Module:
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                progress.update(task, advance=1, epoch=epoch, loss=loss.item())
+                last = loss.item()
+                progress.update(task, advance=1, epoch=epoch, loss=last)
+            progress.console.print(f"epoch {epoch} of {recipe.epochs}: loss {last:.4f}")
     return model
 
 
