@@ -93,7 +93,9 @@ def _describe(graph: Graph) -> dict[str, Any]:
 
 def _describe_node(node: fx.Node) -> dict[str, Any]:
     origin = get_origin(node)
+    marks = {"frozen": True} if node.meta.get("frozen") else {}
     return {
+        **marks,
         "name": node.name,
         "op": node.op,
         "target": _target_name(node),
@@ -213,4 +215,6 @@ def _rebuild_node(graph: fx.Graph, item: dict[str, Any], nodes: dict[str, fx.Nod
     resolved = _resolve(target) if op == "call_function" else target
     node = graph.create_node(op, resolved, args, kwargs, name=item["name"])
     node.meta["origin"] = Origin(*item["origin"])
+    if item.get("frozen"):
+        node.meta["frozen"] = True
     return node

@@ -65,6 +65,7 @@ class Context:
         seed: Of everything random.
         device: Where training and calibration run.
         progress: Where long work is reported.
+        original: The graph as it entered the pipeline, which sets this; a distillation's teacher.
     """
 
     data: Iterable[Any] | None = None
@@ -74,6 +75,7 @@ class Context:
     seed: int = 0
     device: str = "cpu"
     progress: Progress = field(default_factory=Progress)
+    original: Graph | None = None
 
     def batches(self, graph: Graph, purpose: str) -> Iterator[Batch]:
         """Yield the checked batches of `data`; see `planish.passes.data.batches`."""

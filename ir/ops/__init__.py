@@ -25,7 +25,13 @@ for _row in (*layers.ROWS, *elementwise.ROWS, *spatial.ROWS, *quantized.ROWS):
 
 
 def follows_mode(node: fx.Node) -> bool:
-    """Whether train() and eval() change what this node computes."""
+    """Whether train() and eval() change what this node computes; never where it is frozen.
+
+    A node is frozen by `node.meta["frozen"] = True`: a teacher's batch norm keeps to its running
+    statistics while the student trains in the same graph. Copies and saved graphs keep the mark.
+    """
+    if node.meta.get("frozen"):
+        return False
     return has_row(node.target) and row(node).follows_mode is not None
 
 
