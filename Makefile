@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 FOLDERS := ir passes backends compiler examples
 PIP := -m pip install -q --disable-pip-version-check -c constraints.txt
 # Strict, so that type checkers see planish.*; a new file then appears with the next install.
-EDITABLE := --no-build-isolation --config-settings editable_mode=strict -e .
+EDITABLE := --no-build-isolation --config-settings editable_mode=strict
 LINKS := build/__editable__.*
 # One thread for each of the test processes, but two in TVM's pool, so that threads are tested.
 TEST_ENV := OMP_NUM_THREADS=1 TVM_NUM_THREADS=2 \
@@ -65,18 +65,18 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "making $(VENV), once; this takes a few minutes"; \
 		$(PYTHON) -m venv $(VENV); }
 	$(BIN)/python $(PIP) 'setuptools>=77'
-	$(BIN)/python $(PIP) $(if $(WHEEL),'$(WHEEL)[dev]',$(EDITABLE)[dev])
+	$(BIN)/python $(PIP) $(if $(WHEEL),'$(WHEEL)[dev]',$(EDITABLE) -e '.[dev]')
 	@touch $@
 
 $(FILES): $(READY) FORCE
 	@find $(FOLDERS) -name __pycache__ -prune -o -type f -print | LC_ALL=C sort > $@.now
 	@if test -n '$(WHEEL)' || { cmp -s $@.now $@ && test -d $(LINKS); }; then rm $@.now; else \
 		echo "files came or went: installing planish anew"; \
-		$(BIN)/python $(PIP) --no-deps $(EDITABLE) && mv $@.now $@; fi
+		$(BIN)/python $(PIP) --no-deps $(EDITABLE) -e . && mv $@.now $@; fi
 
 # What a machine needs that only runs compiled models; it shares the links of the other install.
 $(TORCHFREE_READY): pyproject.toml constraints.txt | $(FILES)
 	@test -x $(TORCHFREE)/bin/python || $(PYTHON) -m venv $(TORCHFREE)
 	$(TORCHFREE)/bin/python $(PIP) 'setuptools>=77' numpy safetensors apache-tvm apache-tvm-ffi
-	$(TORCHFREE)/bin/python $(PIP) --no-deps $(if $(WHEEL),'$(WHEEL)',$(EDITABLE))
+	$(TORCHFREE)/bin/python $(PIP) --no-deps $(if $(WHEEL),'$(WHEEL)',$(EDITABLE) -e .)
 	@touch $@
