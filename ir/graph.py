@@ -106,6 +106,14 @@ class Graph:
         self.set_attribute(unique, value, trainable=trainable)
         return unique
 
+    def insert_tensor(
+        self, name: str, value: torch.Tensor, before: fx.Node, *, trainable: bool = False
+    ) -> fx.Node:
+        """Store a tensor under a free name and return a node before `before` that reads it."""
+        unique = self.new_attribute(name, value, trainable=trainable)
+        with self.fx.inserting_before(before):
+            return self.fx.get_attr(unique)
+
     @property
     def attributes(self) -> dict[str, torch.Tensor]:
         """All parameters and buffers by dotted name."""

@@ -38,7 +38,8 @@ def infer_values(module: fx.GraphModule, inputs: list[InputSpec]) -> dict[fx.Nod
             values[node] = _fake_input(mode, next(remaining))
         elif node.op == "get_attr":
             # Detached: fake copies of trainable leaves can't be mutated in place.
-            values[node] = mode.from_tensor(get_tensor(module, str(node.target)).detach())
+            tensor = get_tensor(module, str(node.target)).detach()
+            values[node] = mode.from_tensor(tensor, static_shapes=True)
         elif node.op == "call_function":
             values[node] = _infer_call(mode, node, values)
     return values

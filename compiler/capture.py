@@ -1,0 +1,189 @@
+"""Capture: a model becomes a graph. nn.Module, ExportedProgram, a .pt2 file, a saved graph."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from planish.ir.errors import ModelError, PlanishError
+from planish.ir.graph import Graph
+from planish.passes.canonicalize import Canonicalize
+from planish.passes.context import Context
+
+from .exported import graph_from_program, user_frame
+
+Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
+
+
+def capture(
+    model: Model,
+    example_inputs: Any = None,
+    *,
+    canonicalize: bool = True,
+) -> Graph:
+    """Return the graph of a model.
+
+    The batch size, axis 0 of every input, stays open wherever the model allows it.
+
+    Args:
+        model: An nn.Module (captured in eval mode, itself untouched), an ExportedProgram, the path
+            of a .pt2 file, or of a graph written by `Graph.save`.
+        example_inputs: For an nn.Module: one tensor or array, or a tuple of them, whose shapes and
+            dtypes the graph takes.
+        canonicalize: Bring the graph to the canonical level; False shows what was exported.
+
+    Raises:
+        ModelError: The file is not a model; torch.export can't capture the module (names the
+            user's line); a weight holds NaN or infinity.
+        OperatorError: An operator without a row in the operator table.
+    """
+    graph = _captured(model, example_inputs)
+    _check_finite(graph)
+    if not canonicalize or graph.level > 0:
+        return graph
+    return Canonicalize().run(graph, Context()).graph
+
+
+def _captured(model: Model, example_inputs: Any) -> Graph:
+    if isinstance(model, torch.nn.Module):
+        return _export(model, _examples(example_inputs))
+    if isinstance(model, ExportedProgram):
+        return graph_from_program(model)
+    if isinstance(model, str | os.PathLike):
+        return _from_file(Path(model))
+    raise ModelError(
+        f"can't capture a {type(model).__name__}",
+        cure="give an nn.Module, an ExportedProgram, a .pt2 file or a saved graph",
+    )
+
+
+def _examples(example_inputs: Any) -> tuple[torch.Tensor, ...]:
+    if example_inputs is None:
+        raise ModelError(
+            "capturing an nn.Module needs example inputs",
+            cure="capture(model, torch.zeros(1, 3, 224, 224))",
+        )
+    values = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
+    try:
+        return tuple(torch.as_tensor(value) for value in values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"an example input is not an array: {error}") from error
+
+
+def _export(model: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> Graph:
+    """Export with an open batch if the model allows it, else with the example's sizes."""
+    training = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    try:
+        opened = _open_batch(model, examples)
+        return opened or graph_from_program(_run_export(model, examples, None))
+    finally:
+        for name, module in model.named_modules():
+            module.training = training[name]
+
+
+def _open_batch(model: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> Graph | None:
+    """Export with a symbolic axis 0; None if the model fixes it."""
+    if any(example.dim() == 0 for example in examples):
+        return None
+    # torch.export specializes sizes 0 and 1, so the example needs two samples.
+    doubled = tuple(torch.cat([e, e])[: max(2, e.shape[0])] for e in examples)
+    shapes = tuple({0: Dim.AUTO} for _ in examples)
+    try:
+        graph = graph_from_program(_run_export(model, doubled, shapes))
+    except PlanishError:
+        if all(e.shape[0] >= 2 for e in examples):
+            raise
+        return None  # a model written for one sample only: exported as it was given
+    return graph if all(spec.shape[0] is None for spec in graph.inputs) else None
+
+
+def _run_export(
+    model: torch.nn.Module, examples: tuple[torch.Tensor, ...], shapes: Any
+) -> ExportedProgram:
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, examples, dynamic_shapes=shapes)
+    except Exception as error:  # noqa: BLE001  (the model's own code runs here: it may raise anything)
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise ModelError(
+            f"torch.export can't capture the model: {type(error).__name__}: {first.strip()}",
+            where=_user_line(error, model),
+            cure="rewrite that line without data-dependent Python, or exclude it from the model",
+        ) from error
+
+
+def _user_line(error: BaseException, model: torch.nn.Module) -> str:
+    """Return "file:line" of the deepest frame in the user's code that led to the error."""
+    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    own = [f for f in frames if _is_user_file(f[0])]
+    if own:
+        return f"{own[-1][0]}:{own[-1][1]}"
+    found = user_frame(str(error))
+    return f"{found[0]}:{found[1]}" if found else f"forward of {type(model).__name__}"
+
+
+def _is_user_file(name: str) -> bool:
+    here = str(Path(__file__).parent)
+    return "site-packages" not in name and not name.startswith((here, "<")) and "/torch/" not in name
+
+
+def _from_file(path: Path) -> Graph:
+    where = str(path)
+    if not path.is_file():
+        raise ModelError("no such model file", where=where)
+    if path.suffix == ".onnx":
+        raise ModelError(
+            "ONNX import is not built in this version",
+            where=where,
+            cure="capture the PyTorch model, or its .pt2 file",
+        )
+    members = _zip_members(path)
+    if "graph.json" in members:
+        return Graph.load(path)
+    if path.suffix != ".pt2" and not any(name.endswith("archive_format") for name in members):
+        raise ModelError(
+            "not a model file", where=where, cure="give a .pt2 file or a graph saved by planish"
+        )
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # noqa: BLE001  (torch.export.load raises anything on a damaged file)
+        raise ModelError(
+            f"can't read the exported program: {_first_line(error)}",
+            where=where,
+            cure="it is damaged, truncated or of another torch version; export it again",
+        ) from error
+    return graph_from_program(program)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _zip_members(path: Path) -> Sequence[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ModelError(
+            "not a model file, or a truncated one",
+            where=str(path),
+            cure="give a .pt2 file or a graph saved by planish",
+        ) from error
+
+
+def _check_finite(graph: Graph) -> None:
+    for name, tensor in graph.attributes.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(
+                f"the weight {name!r} holds NaN or infinity",
+                cure="train it again or load another checkpoint",
+            )

@@ -1,0 +1,66 @@
+"""canonicalize: exported ATen becomes the small closed set of the operator table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from planish.ir.graph import Graph
+from planish.ir.level import Level, Numerics
+from planish.ir.ops import row
+
+from .base import Pass, PassResult
+from .canonical_rules import RULES, replace_in_place
+from .context import Context
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Spell every operator one way; drop in-place operators, aliases, guards and dead nodes.
+
+    Rewrite:
+        %relu_ = relu_(%conv)                        ->  %relu = relu(%conv)
+        %hardtanh = hardtanh(%x, 0.0, 6.0)           ->  %clamp = clamp(%x, 0.0, 6.0)
+        %view = view(%x, [%sym_size, 64])            ->  %flatten = flatten(%x, 1, -1)
+        %mean = mean.dim(%x, [2, 3])                 ->  adaptive_avg_pool2d(%x, [1, 1]), flatten
+        %chunk = chunk(%x, 2, 1); getitem(%chunk, 0) ->  %slice = slice.Tensor(%x, 1, 0, 8)
+
+    Checks:
+        An operator that has no row in the operator table is an OperatorError that names it.
+        An in-place operator on a view of another value is an OperatorError.
+
+    Source:
+        planish's own; the closed set is `planish.ir.ops`.
+    """
+
+    name: ClassVar[str] = "canonicalize"
+    requires: ClassVar[tuple[Level, ...]] = (Level.CAPTURED, Level.CANONICAL)
+    ensures: ClassVar[Level | None] = Level.CANONICAL
+    preserves: ClassVar[Numerics] = Numerics.CLOSE
+
+    def run(self, graph: Graph, context: Context) -> PassResult:
+        """Rewrite until nothing changes; each rule looks at one node."""
+        del context
+        before = graph.fingerprint()
+        replace_in_place(graph)
+        while any(_apply(graph, rule) for rule in RULES):
+            pass
+        for node in graph.calls:
+            row(node)  # an operator without a row is an error here, with the user's line
+        graph.level = Level.CANONICAL
+        changed = graph.fingerprint() != before
+        return PassResult(graph, changed)
+
+
+def _apply(graph: Graph, rule: object) -> bool:
+    """Apply one rule to every node; re-infer shapes when it changed something."""
+    assert callable(rule)
+    changed = [rule(graph, node) for node in graph.calls if node.graph is graph.fx]
+    dead = len(graph.calls)
+    graph.prune_dead()
+    if any(changed) or len(graph.calls) != dead:
+        graph.infer()
+        return True
+    return False
+
+
