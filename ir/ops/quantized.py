@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-import planish.ir.integer  # noqa: F401  (defines torch.ops.planish)
-from planish.ir.level import Level
-
+from .. import integer  # noqa: F401  (defines torch.ops.planish)
+from ..level import Level
 from .macs import convolution_macs, linear_macs
 from .row import INTEGER_ONLY, Channels, OperatorRow, Quantization
 
