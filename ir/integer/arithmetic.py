@@ -84,7 +84,6 @@ def fixed_point_add(a_scale: float, b_scale: float, y_scale: float) -> tuple[int
     keeps them at most 32767: a_multiplier = rne(a_scale / y_scale * 2**shift).
     """
     ratios = (float(a_scale) / float(y_scale), float(b_scale) / float(y_scale))
-    shift = math.floor(math.log2(_ADD_LIMIT / max(ratios)))
-    while max(round(ratio * 2.0**shift) for ratio in ratios) > _ADD_LIMIT:
-        shift -= 1
+    # Half a step of margin: scales that differ in their last bit must not choose another shift.
+    shift = math.floor(math.log2((_ADD_LIMIT - 0.5) / max(ratios)))
     return round(ratios[0] * 2.0**shift), round(ratios[1] * 2.0**shift), shift
