@@ -9,8 +9,6 @@ loads where neither torch nor onnx is installed.
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from planish.ir.errors import PlanishError
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     from planish.backends.target import Target
     from planish.ir.graph import Graph
 
-    from .capture import capture
-    from .compile import compile
+    from .capturing import capture
+    from .compilation import compile
     from .data_sources import ImageFolder, NpzBatches
     from .pipeline import Pipeline, PipelineResult
     from .report import Report
@@ -37,8 +35,8 @@ _LAZY = {
     "PipelineResult": "planish.pipeline",
     "Report": "planish.report",
     "Target": "planish.backends.target",
-    "capture": "planish.capture",
-    "compile": "planish.compile",
+    "capture": "planish.capturing",
+    "compile": "planish.compilation",
     "load": "planish.backends.artifact",
 }
 _PACKAGES = ("backends", "ir", "passes")
@@ -78,18 +76,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
-
-class _Package(ModuleType):
-    """Keeps a function such as `planish.capture` reachable beside the module that holds it.
-
-    Importing the module planish.capture binds it as attribute `capture` of the package; that
-    would hide the function of the same name from then on.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _LAZY and isinstance(value, ModuleType):
-            return
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

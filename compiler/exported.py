@@ -39,9 +39,7 @@ def graph_from_program(program: ExportedProgram) -> Graph:
     source = module.graph
     inputs = [_input_spec(node) for node in source.nodes if node.op == "placeholder"]
     structure = _structure(module)
-    graph = Graph(
-        fx.GraphModule(torch.nn.Module(), fx.Graph()), Level.CAPTURED, inputs, structure
-    )
+    graph = Graph(fx.GraphModule(torch.nn.Module(), fx.Graph()), Level.CAPTURED, inputs, structure)
     _copy_nodes(module, graph)
     return graph.prune_dead().infer()
 

@@ -111,7 +111,7 @@ def _run_export(
     try:
         with torch.no_grad():
             return torch.export.export(model, examples, dynamic_shapes=shapes)
-    except Exception as error:  # noqa: BLE001  (the model's own code runs here: it may raise anything)
+    except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ModelError(
             f"torch.export can't capture the model: {type(error).__name__}: {first.strip()}",
@@ -132,7 +132,9 @@ def _user_line(error: BaseException, model: torch.nn.Module) -> str:
 
 def _is_user_file(name: str) -> bool:
     here = str(Path(__file__).parent)
-    return "site-packages" not in name and not name.startswith((here, "<")) and "/torch/" not in name
+    return (
+        "site-packages" not in name and not name.startswith((here, "<")) and "/torch/" not in name
+    )
 
 
 def _from_file(path: Path) -> Graph:
@@ -154,7 +156,7 @@ def _from_file(path: Path) -> Graph:
         )
     try:
         program = torch.export.load(path)
-    except Exception as error:  # noqa: BLE001  (torch.export.load raises anything on a damaged file)
+    except Exception as error:
         raise ModelError(
             f"can't read the exported program: {_first_line(error)}",
             where=where,

@@ -1,0 +1,78 @@
+"""compile: a graph of any level becomes an artifact for one target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from planish.backends import build
+from planish.ir.errors import OptionError, PipelineError
+from planish.ir.graph import Graph
+from planish.ir.history import HistoryEntry
+from planish.ir.level import Level
+from planish.ir.verifier import verify
+from planish.passes.context import Context
+from planish.passes.lower_to_integer import LowerToInteger
+
+if TYPE_CHECKING:
+    from planish.backends.artifact import Artifact
+    from planish.backends.target import Target
+
+
+def compile(  # noqa: A001  (planish.compile is the public name)
+    graph: Graph,
+    target: str | Target = "native",
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    io: str = "float",
+    strict: bool = False,
+) -> Artifact:
+    """Compile a graph; the graph itself is untouched.
+
+    A float graph becomes float kernels; a quantized graph is lowered to integers first.
+
+    Args:
+        graph: Of any level.
+        target: A target's name ("native", "x86-64-v3") or a Target.
+        batch: The size that an open batch is fixed to.
+        threads: How many threads the kernels are laid out for.
+        io: "float", or "integer" to take and return quantized values.
+        strict: Make an operator that falls back to float an error.
+
+    Raises:
+        OptionError: An unknown target or option value.
+        PipelineError: Teacher hooks are still in the graph.
+        VerifyError: The graph breaks an invariant of its level.
+        OperatorError: `strict`, and an operator fell back to float (names it, with the reason).
+        TargetError: The target can't be built for here, or no C++ compiler was found.
+    """
+    _check_options(graph, batch, threads, io)
+    verify(graph, after="before compile")
+    integer = _lowered(graph) if graph.level is Level.QUANTIZED else graph
+    fixed = integer.fix_batch(batch)
+    return build(fixed, target, threads=threads, io=io, strict=strict, history=integer.history)
+
+
+def _check_options(graph: Graph, batch: int, threads: int, io: str) -> None:
+    if io not in ("float", "integer"):
+        raise OptionError(f"unknown io {io!r}", cure="choose one of float, integer")
+    for name, value in (("batch", batch), ("threads", threads)):
+        if not isinstance(value, int) or value < 1:
+            raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if graph.annotations:
+        raise PipelineError(
+            f"the graph still carries {', '.join(sorted(graph.annotations))}",
+            where="compile",
+            cure="run remove-teacher-hooks first",
+        )
+
+
+def _lowered(graph: Graph) -> Graph:
+    """Lower a quantized graph, and leave a record in its history."""
+    step = LowerToInteger()
+    result = step.run(graph.copy(), Context())
+    entry = HistoryEntry(
+        step.name, step.options(), changed=True, refused=result.refused, notes=result.notes
+    )
+    result.graph.history = [*graph.history, entry]
+    return result.graph
