@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from planish.ir.ops import arguments, follows_mode, row
 from planish.passes.context import Progress, with_labels
 from planish.passes.data import batches
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 @contextmanager
 def evaluating(graph: Graph) -> Iterator[None]:
     """Put a graph into evaluation mode without gradients; afterwards back into its own mode."""
-    training = graph.training
+    # The nodes' own flags: a graph that comes from a file or from capture was never told its mode.
+    following = (node for node in graph.calls if follows_mode(node))
+    training = any(arguments(node)[row(node).follows_mode] for node in following)
     graph.eval()
     try:
         with torch.no_grad():

@@ -64,7 +64,7 @@ def _obstacle(state: State, item: Pass, later: frozenset[str] = frozenset()) -> 
     if not state.levels & frozenset(item.requires):
         needed = " or ".join(level.label for level in item.requires)
         found = " or ".join(level.label for level in sorted(state.levels))
-        return f"it needs a {needed} graph and would get {_article(found)}"
+        return f"it needs {_article(needed)} graph and would get {_article(found)} one"
     for name in sorted(item.needs - state.annotations):
         if state.known or name in state.absent or name in later:
             return f"it needs {name}, which the graph doesn't carry there"
@@ -78,9 +78,8 @@ def _error(passes: Sequence[Pass], index: int, states: list[State], reason: str)
     item = passes[index]
     where = f"position {index + 1} of {len(passes)}: {reason}"
     for earlier in reversed(range(index)):
-        if _obstacle(states[earlier], item) is None:
-            what = f"{item.name} must stand before {passes[earlier].name}"
-            return PipelineError(what, where=where, cure=f"move it to position {earlier + 1}")
+        if _runs(states[earlier], [item, *passes[earlier:index]]):
+            return _must_stand_before(item, passes[earlier], earlier, where)
     state = states[index]
     for later in range(index + 1, len(passes)):
         if _obstacle(state, passes[later]) is not None:
@@ -89,13 +88,34 @@ def _error(passes: Sequence[Pass], index: int, states: list[State], reason: str)
         if _obstacle(state, item) is None:
             what = f"{item.name} must stand after {passes[later].name}"
             return PipelineError(what, where=where, cure=f"move it to position {later + 1}")
+    missing = _missing_pass(states[index], item)
+    if missing is not None:
+        return PipelineError(f"{item.name} can't run", where=where, cure=f"put {missing} before it")
+    for earlier in reversed(range(index)):
+        if _obstacle(states[earlier], item) is None:
+            return _must_stand_before(item, passes[earlier], earlier, where)
+    needed = " or ".join(level.label for level in item.requires)
     return PipelineError(
-        f"{item.name} can't run", where=where, cure=_missing_pass(states[index], item)
+        f"{item.name} can't run", where=where, cure=f"start from {_article(needed)} graph"
     )
 
 
-def _missing_pass(state: State, item: Pass) -> str:
-    """Name a registered pass that would make `item` possible in `state`."""
+def _runs(state: State, passes: Sequence[Pass]) -> bool:
+    """Whether passes can run one after the other from a state."""
+    for item in passes:
+        if _obstacle(state, item) is not None:
+            return False
+        state = state.after(item)
+    return True
+
+
+def _must_stand_before(item: Pass, other: Pass, index: int, where: str) -> PipelineError:
+    what = f"{item.name} must stand before {other.name}"
+    return PipelineError(what, where=where, cure=f"move it to position {index + 1}")
+
+
+def _missing_pass(state: State, item: Pass) -> str | None:
+    """Name a registered pass that would make `item` possible in `state`, if there is one."""
     from planish.passes.registry import pass_class, pass_names
 
     for name in pass_names():
@@ -105,11 +125,10 @@ def _missing_pass(state: State, item: Pass) -> str:
             continue
         # The order depends on class attributes alone, so options don't matter here.
         bare = object.__new__(candidate)
-        if _obstacle(state, bare) is None and _obstacle(state.after(bare), item) is None:
-            return f"put {name} before it"
-    needed = " or ".join(level.label for level in item.requires)
-    return f"start from a {needed} graph"
+        if _runs(state, [bare, item]):
+            return name
+    return None
 
 
 def _article(label: str) -> str:
-    return f"an {label} one" if label[0] in "aeiou" else f"a {label} one"
+    return f"an {label}" if label[0] in "aeiou" else f"a {label}"
