@@ -12,7 +12,7 @@ FOLDERS := ir passes backends compiler examples
 PIP := -m pip install -q --disable-pip-version-check -c constraints.txt
 # Strict, so that type checkers see planish.*; a new file then appears with the next install.
 EDITABLE := --no-build-isolation --config-settings editable_mode=strict
-LINKS := build/__editable__.*
+LINKED := ls -d build/__editable__.*/planish
 # One thread for each of the test processes, but two in TVM's pool, so that threads are tested.
 TEST_ENV := OMP_NUM_THREADS=1 TVM_NUM_THREADS=2 \
 	PLANISH_TORCHFREE_PYTHON=$(abspath $(TORCHFREE))/bin/python
@@ -70,7 +70,7 @@ $(READY): pyproject.toml constraints.txt
 
 $(FILES): $(READY) FORCE
 	@find $(FOLDERS) -name __pycache__ -prune -o -type f -print | LC_ALL=C sort > $@.now
-	@if test -n '$(WHEEL)' || { cmp -s $@.now $@ && test -d $(LINKS); }; then rm $@.now; else \
+	@if test -n '$(WHEEL)' || { cmp -s $@.now $@ && $(LINKED) >/dev/null 2>&1; }; then rm $@.now; else \
 		echo "files came or went: installing planish anew"; \
 		$(BIN)/python $(PIP) --no-deps $(EDITABLE) -e . && mv $@.now $@; fi
 

@@ -1,12 +1,18 @@
 """Fixtures and options that all tests share."""
 
+from __future__ import annotations
+
 import difflib
 import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from planish.datasets import Dataset
 
 GOLDEN = Path(__file__).parent / "golden"
 REFRESH = "--refresh-golden"
@@ -29,6 +35,13 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(next(flags, "").split())
 
 
+@cache
+def _images() -> Dataset:
+    from planish.datasets import fashion_mnist
+
+    return fashion_mnist(mirrors=())
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what this machine can't run, with the reason."""
     for mark in item.iter_markers("isa"):
@@ -39,11 +52,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         "PLANISH_TORCHFREE_PYTHON"
     ):
         pytest.skip("PLANISH_TORCHFREE_PYTHON is not set; `make test` sets it")
-    if item.get_closest_marker("needs_data"):
-        from planish.datasets import fashion_mnist
+    if item.get_closest_marker("needs_data") and _images().name != "fashion-mnist":
+        pytest.skip("Fashion-MNIST is not on this machine")
 
-        if fashion_mnist(mirrors=()).name != "fashion-mnist":
-            pytest.skip("Fashion-MNIST is not on this machine")
+
+@pytest.fixture(scope="session")
+def fashion() -> Dataset:
+    """Fashion-MNIST, read once; mark the test `needs_data`."""
+    return _images()
 
 
 @pytest.fixture

@@ -44,12 +44,11 @@ def test_reads_the_cache_where_the_package_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs_data
-def test_real_files_have_the_right_content() -> None:
-    data = datasets.fashion_mnist(mirrors=())
-    assert (len(data.train.labels), len(data.test.labels)) == (60_000, 10_000)
-    assert np.bincount(data.test.labels).tolist() == [1000] * 10
+def test_real_files_have_the_right_content(fashion: datasets.Dataset) -> None:
+    assert (len(fashion.train.labels), len(fashion.test.labels)) == (60_000, 10_000)
+    assert np.bincount(fashion.test.labels).tolist() == [1000] * 10
     for name, expected in datasets.SHA256.items():
-        content = gzip.decompress((Path(data.source) / name).read_bytes())
+        content = gzip.decompress((Path(fashion.source) / name).read_bytes())
         assert hashlib.sha256(content).hexdigest() == expected
 
 

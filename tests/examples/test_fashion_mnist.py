@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 
-from planish.datasets import Dataset, Split, fashion_mnist
+from planish.datasets import Dataset, Split
 from planish.examples.fashion_mnist import train_teacher
 from planish.examples.fashion_mnist.model import WEIGHTS, ResNet20, accuracy, teacher
 from planish.ir import ModelError
@@ -39,10 +39,9 @@ def test_weights_are_small_and_say_how_they_were_made() -> None:
 
 
 @pytest.mark.needs_data
-def test_accuracy_on_the_test_images() -> None:
-    data = fashion_mnist(mirrors=())
-    right = accuracy(teacher(), torch.tensor(data.test.images), torch.tensor(data.test.labels))
-    assert right >= 0.93
+def test_accuracy_on_the_test_images(fashion: Dataset) -> None:
+    images, labels = torch.tensor(fashion.test.images), torch.tensor(fashion.test.labels)
+    assert accuracy(teacher(), images, labels) >= 0.93
 
 
 def test_missing_weights(tmp_path: Path) -> None:
