@@ -1,0 +1,263 @@
+"""A compiled network: loads, runs and measures itself with neither torch nor onnx."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planish.ir.errors import ArtifactError, DataError
+
+from .container import read_container, read_file, save_file
+from .cpu import cpu_flags, machine
+from .packing import pack_all
+from .runtime import Library
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of an artifact.
+
+    Attributes:
+        name: Its name.
+        shape: Its sizes.
+        dtype: NumPy's name of its dtype.
+        scale: Real step of one quantized unit, where the tensor is quantized at this place.
+        zero_point: Quantized value of real zero.
+        quantized_dtype: "uint8" or "int8", where quantized.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+    quantized_dtype: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}{list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one call, measured inside one thread.
+
+    Attributes:
+        minimum: The fastest call.
+        median: The middle call.
+        calls: How many were measured.
+    """
+
+    minimum: float
+    median: float
+    calls: int
+
+
+class Artifact:
+    """A compiled network.
+
+    Attributes:
+        manifest: Everything known about it, as plain JSON.
+        inputs: What it takes.
+        outputs: What it returns, flat.
+    """
+
+    def __init__(self, content: bytes, where: str = "memory") -> None:
+        """Make an artifact of its file's bytes; prefer `Artifact.load(path)`.
+
+        Raises:
+            ArtifactError: Not an artifact, damaged, or for another processor.
+        """
+        manifest, tensors, library = read_container(content, where)
+        try:
+            _check_processor(manifest, where)
+            self.inputs = [_info(entry) for entry in manifest["inputs"]]
+            self.outputs = [_info(entry) for entry in manifest["outputs"]]
+            parameters = pack_all(manifest["recipes"], tensors, manifest["parameter_bytes"])
+            self._library = Library(
+                library,
+                manifest["entry"],
+                parameters,
+                manifest["workspace_bytes"],
+                manifest["threads"],
+                manifest["needs_runtime"],
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ArtifactError(
+                f"the artifact is damaged: its manifest says what can't be ({error!r})",
+                where=where,
+                cure="compile the model anew",
+            ) from error
+        self.manifest: dict[str, Any] = manifest
+        self._content = content
+        self._structure = manifest["structure"]
+        self._names = [info.name for info in self.inputs]
+        self._wanted = [(info.shape, np.dtype(info.dtype)) for info in self.inputs]
+        self._made = [(info.shape, np.dtype(info.dtype)) for info in self.outputs]
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Artifact:
+        """Read an artifact.
+
+        Raises:
+            ArtifactError: Unreadable, foreign, damaged, or for another processor.
+        """
+        return Artifact(read_file(path), os.fspath(path))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact to one file; an older file there is replaced at once or not at all.
+
+        Raises:
+            PlanishError: The folder is missing or not writable, or the disk is full.
+        """
+        save_file(path, self._content)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network.
+
+        Args:
+            args: NumPy arrays, or anything with DLPack, in the order of `inputs`.
+            kwargs: The same by input name.
+
+        Returns:
+            NumPy arrays, nested as the model's outputs are.
+
+        Raises:
+            DataError: A wrong count, name, shape or dtype.
+        """
+        if kwargs or len(args) != len(self._names):
+            args = self._bind(args, kwargs)
+        arrays = [self._input(i, value) for i, value in enumerate(args)]
+        results = [np.empty(shape, dtype) for shape, dtype in self._made]
+        self._library.run(arrays + results)
+        return _nest(self._structure, results)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        names = self._names
+        if len(args) > len(names):
+            raise DataError(f"{len(args)} inputs given, the artifact takes {len(names)}: {names}")
+        bound = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in names:
+                raise DataError(f"no input is named {name!r}", cure=f"the inputs are {names}")
+            if name in bound:
+                raise DataError(f"input {name!r} was given twice")
+            bound[name] = value
+        missing = [name for name in names if name not in bound]
+        if missing:
+            raise DataError(f"{len(bound)} inputs given, the artifact also takes {missing}")
+        return tuple(bound[name] for name in names)
+
+    def _input(self, index: int, value: Any) -> NDArray[Any]:
+        """Return an input as a contiguous array that fits."""
+        shape, dtype = self._wanted[index]
+        array = value if type(value) is np.ndarray else _as_array(self._names[index], value)
+        if array.shape != shape or array.dtype != dtype:
+            raise DataError(
+                f"input {self._names[index]!r} is {array.dtype}{list(array.shape)}, "
+                f"expected {dtype}{list(shape)}",
+                cure="the batch size was fixed at compile time"
+                if array.shape[1:] == shape[1:] and array.dtype == dtype
+                else None,
+            )
+        flags = array.flags
+        return array if flags.c_contiguous and flags.writeable else array.copy(order="C")
+
+    def bench(
+        self, *inputs: Any, seconds: float = 0.5, calls: int | None = None, warm_up: int = 10
+    ) -> Timing:
+        """Time calls of the compiled code on one input, without Python's part of a call.
+
+        Args:
+            inputs: What to run on; zeros by default.
+            seconds: How long to measure, if `calls` is not given.
+            calls: How many calls to measure.
+            warm_up: Calls before that.
+        """
+        values = inputs or tuple(np.zeros(shape, dtype) for shape, dtype in self._wanted)
+        arrays = [self._input(i, value) for i, value in enumerate(values)]
+        results = [np.empty(shape, dtype) for shape, dtype in self._made]
+        self._library.run(arrays + results)
+        tensors = self._library.tensors(arrays + results)
+        entry, clock = self._library.entry, time.perf_counter_ns
+        for _ in range(warm_up):
+            entry(*tensors)
+        measured: list[int] = []
+        end = clock() + int(seconds * 1e9)
+        while len(measured) < calls if calls else clock() < end:
+            start = clock()
+            entry(*tensors)
+            measured.append(clock() - start)
+        return Timing(min(measured) / 1e6, statistics.median(measured) / 1e6, len(measured))
+
+    @property
+    def coverage(self) -> dict[str, Any]:
+        """`int8_macs`, `macs`, `int8_mac_coverage`, and `fallbacks`: nodes left in float."""
+        return self.manifest["coverage"]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return len(self._content)
+
+    @property
+    def content(self) -> bytes:
+        """The file's bytes."""
+        return self._content
+
+    def __repr__(self) -> str:
+        target = self.manifest["target"]["name"]
+        inputs = ", ".join(map(str, self.inputs))
+        return f"Artifact({inputs}; target {target}, {self.nbytes} bytes)"
+
+
+def _info(entry: dict[str, Any]) -> TensorInfo:
+    return TensorInfo(**{**entry, "shape": tuple(entry["shape"])})
+
+
+def _check_processor(manifest: dict[str, Any], where: str) -> None:
+    """Raise ArtifactError unless this processor can run the code."""
+    target = manifest["target"]
+    if target["machine"] != machine():
+        raise ArtifactError(
+            f"the artifact is for another CPU: {target['machine']}, this machine is {machine()}",
+            where=where,
+        )
+    missing = sorted(set(target["cpu_flags"]) - cpu_flags())
+    if missing:
+        raise ArtifactError(
+            f"the artifact is for another CPU: target {target['name']!r} needs {', '.join(missing)}",
+            where=where,
+            cure="compile it for a target that this machine has, such as x86-64-v3",
+        )
+
+
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    """Return anything with DLPack or the array interface as an array; numbers are refused."""
+    try:
+        if hasattr(value, "__dlpack__"):
+            return np.from_dlpack(value)
+        if hasattr(value, "__array__"):
+            return np.asarray(value)
+    except (RuntimeError, TypeError, ValueError, BufferError) as error:
+        raise DataError(f"input {name!r} can't be read as an array: {error}") from error
+    raise DataError(
+        f"input {name!r} is a {type(value).__name__}",
+        cure="give a NumPy array, or anything with DLPack",
+    )
+
+
+def _nest(structure: Any, flat: list[Any]) -> Any:
+    """Nest flat outputs as the model does (see planish.ir.signature.Structure)."""
+    if isinstance(structure, int):
+        return flat[structure]
+    kind, children = structure
+    if kind == "dict":
+        return {key: _nest(child, flat) for key, child in children}
+    values = [_nest(child, flat) for child in children]
+    return tuple(values) if kind == "tuple" else values

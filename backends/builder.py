@@ -1,0 +1,225 @@
+"""The compiler's last step: a graph with a fixed batch becomes an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.fx
+
+from planish.ir import Graph, HistoryEntry, Level, OperatorError, OptionError
+from planish.ir.ops import arguments
+
+from .artifact import Artifact
+from .container import write_container
+from .coverage import is_float, measure_coverage
+from .emit import ENTRY, emit_module
+from .layout import dense_layout
+from .link import compile_library
+from .lowering import Lowering, dtype_name, is_integer
+from .memory import place_values
+from .plan import Plan, Value
+from .target import Target
+from .targets import find_target
+
+_planish = torch.ops.planish
+_QUANTIZE, _DEQUANTIZE = _planish.quantize.default, _planish.dequantize.default
+
+
+def build(
+    graph: Graph,
+    target: str | Target,
+    *,
+    threads: int = 1,
+    io: Literal["float", "integer"] = "float",
+    strict: bool = False,
+    history: Sequence[HistoryEntry | dict[str, Any]] | None = None,
+) -> Artifact:
+    """Compile a graph.
+
+    Args:
+        graph: On the integer level, or float (captured or canonical); its batch size fixed.
+        target: A target or its name.
+        threads: Threads that a call may use. Results don't depend on it.
+        io: "integer" takes and returns quantized tensors where the graph quantizes its inputs
+            and dequantizes its outputs.
+        strict: Whether an operator that falls back to float is an error.
+        history: What to record as done; the graph's own history by default.
+
+    Raises:
+        OperatorError: A fallback with `strict`, or an operator that can't be compiled.
+        OptionError: An unknown target, a bad option, or a batch that is not fixed.
+        TargetError: No compiler to link with, or "native" on an unknown processor.
+    """
+    target = find_target(target)
+    _check_options(graph, threads, io)
+    coverage = measure_coverage(graph)
+    if strict and coverage["fallbacks"]:
+        first = coverage["fallbacks"][0]
+        raise OperatorError(
+            f"{len(coverage['fallbacks'])} operators fall back to float, first {first['operator']}"
+            f" ({first['reason']})",
+            where=first["node"],
+            cure="quantize it, or compile with strict=False",
+        )
+    plan = Plan(target, threads)
+    interface = _Interface(graph, integer=io == "integer")
+    lowering = Lowering(graph, plan)
+    inputs, outputs = _lower(graph, lowering, interface)
+    workspace = place_values(plan)
+    library = compile_library(emit_module(plan, inputs, outputs, workspace), target)
+    manifest = {
+        "inputs": interface.describe_inputs(),
+        "outputs": interface.describe_outputs(),
+        "structure": graph.structure,
+        "entry": ENTRY,
+        "threads": threads,
+        "needs_runtime": b"__TVMBackend" in library,
+        "workspace_bytes": workspace,
+        "parameter_bytes": plan.parameter_bytes,
+        "recipes": plan.recipes,
+        "target": {
+            "name": target.name,
+            "machine": "x86_64",
+            "cpu_flags": sorted(target.cpu_flags),
+            "instruction": target.instruction,
+        },
+        "coverage": coverage,
+        "steps": [{"kernel": s.kernel.name, "layer": s.label} for s in plan.steps],
+        "history": [_history(entry) for entry in (graph.history if history is None else history)],
+        "versions": {name: version(name) for name in ("apache-tvm", "apache-tvm-ffi", "torch")},
+    }
+    used = {value for recipe in plan.recipes for value in recipe.values() if isinstance(value, str)}
+    tensors = {name: tensor for name, tensor in plan.tensors.items() if name in used}
+    return Artifact(write_container(manifest, tensors, library))
+
+
+def _check_options(graph: Graph, threads: int, io: str) -> None:
+    if threads < 1:
+        raise OptionError(f"threads is {threads}, it must be at least 1")
+    if io not in ("float", "integer"):
+        raise OptionError(f"io is {io!r}", cure="choose 'float' or 'integer'")
+    if graph.level is Level.QUANTIZED:
+        raise OptionError(
+            "the graph is quantized, not integer", cure="run passes.LowerToInteger() first"
+        )
+    for spec in graph.inputs:
+        if None in spec.shape:
+            raise OptionError(
+                f"the batch size of input {spec.name!r} is open", cure="graph.fix_batch(n) fixes it"
+            )
+
+
+def _history(entry: HistoryEntry | dict[str, Any]) -> dict[str, Any]:
+    """Return an entry without its time, which would make equal builds differ."""
+    data = entry if isinstance(entry, dict) else asdict(entry)
+    return {key: value for key, value in data.items() if key != "seconds"}
+
+
+def _lower(
+    graph: Graph, lowering: Lowering, interface: _Interface
+) -> tuple[list[Value], list[Value]]:
+    """Fill the plan; return the entry's inputs and outputs."""
+    from .islands import find_islands
+
+    islands = find_islands(graph, interface.skipped)
+    inputs = [_argument(node, "input", i) for i, node in enumerate(interface.inputs)]
+    lowering.values.update(zip(interface.inputs, inputs, strict=True))
+    for node in graph.nodes:
+        if node in islands:
+            islands[node].lower(lowering)
+        elif is_integer(node) and node not in interface.skipped:
+            lowering.run(node)
+    outputs = [_argument(node, "output", i) for i, node in enumerate(interface.outputs)]
+    for node, output in zip(interface.outputs, outputs, strict=True):
+        _return(lowering, node, output)
+    return inputs, outputs
+
+
+def _argument(node: torch.fx.Node, place: str, index: int) -> Value:
+    sizes = tuple(int(size) for size in node.meta["val"].shape)
+    layout = dense_layout(sizes, dtype_name(node.meta["val"].dtype))
+    return Value(f"{place}{index}", layout, place, index, dense=True)
+
+
+def _return(lowering: Lowering, node: torch.fx.Node, output: Value) -> None:
+    """Let the kernel that makes a value write it to the user's memory, or copy it there."""
+    from .lower.movement import copy_into
+
+    if node.op == "get_attr":
+        raise OperatorError(f"output {node.name!r} is a stored tensor, not computed")
+    value = lowering.dense(node)
+    if value.place == "workspace":
+        value.place, value.index = "output", output.index
+        return
+    copy_into(lowering, value, output, node.name)
+
+
+class _Interface:
+    """What the artifact takes and returns: the graph's own tensors, or quantized ones."""
+
+    def __init__(self, graph: Graph, *, integer: bool) -> None:
+        self._graph = graph
+        placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+        self._ends = {
+            node: self._quantized_input(node) for node in placeholders
+        } | {node: self._quantized_output(node) for node in graph.outputs}
+        self.placeholders = placeholders
+        swap = {n: e for n, e in self._ends.items() if e is not None} if integer else {}
+        self.inputs = [swap[n][0] if n in swap else n for n in placeholders]
+        self.outputs = [swap[n][0] if n in swap else n for n in graph.outputs]
+        # Quantize nodes that the user does, and dequantize nodes that nobody else reads.
+        self.skipped = {n for n in self.inputs if n.target is _QUANTIZE} | {
+            n for n in graph.outputs if n in swap and len(n.users) == 1
+        }
+
+    @staticmethod
+    def _quantized_input(node: torch.fx.Node) -> tuple[torch.fx.Node, dict[str, Any]] | None:
+        users = list(node.users)
+        if len(users) != 1 or users[0].target is not _QUANTIZE:
+            return None
+        values = arguments(users[0])
+        return users[0], _scale_of(values, users[0])
+
+    @staticmethod
+    def _quantized_output(node: torch.fx.Node) -> tuple[torch.fx.Node, dict[str, Any]] | None:
+        if node.target is not _DEQUANTIZE:
+            return None
+        values = arguments(node)
+        return values["q"], _scale_of(values, values["q"])
+
+    def describe_inputs(self) -> list[dict[str, Any]]:
+        """Return the manifest's entry of each input."""
+        names = [spec.name for spec in self._graph.inputs]
+        return [
+            self._describe(name, outer, used)
+            for name, outer, used in zip(names, self.placeholders, self.inputs, strict=True)
+        ]
+
+    def describe_outputs(self) -> list[dict[str, Any]]:
+        """Return the manifest's entry of each output."""
+        return [
+            self._describe(f"output{i}", outer, used)
+            for i, (outer, used) in enumerate(zip(self._graph.outputs, self.outputs, strict=True))
+        ]
+
+    def _describe(self, name: str, outer: torch.fx.Node, used: torch.fx.Node) -> dict[str, Any]:
+        end = self._ends[outer]
+        value = used.meta["val"]
+        entry = {"name": name, "shape": [int(s) for s in value.shape]}
+        return {**entry, "dtype": dtype_name(value.dtype), **(end[1] if end else {})}
+
+
+def _scale_of(values: dict[str, Any], node: torch.fx.Node) -> dict[str, Any]:
+    return {
+        "scale": float(np.float32(values["scale"])),
+        "zero_point": int(values["zero_point"]),
+        "quantized_dtype": dtype_name(node.meta["val"].dtype),
+    }
+
+
+__all__ = ["build", "is_float"]

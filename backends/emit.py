@@ -1,0 +1,122 @@
+"""Plan in, TVM module out: the kernels, and one entry function that calls them in order.
+
+The entry takes the input tensors, the output tensors, the parameter memory and the workspace; it
+returns 0, or an error code of TVM's thread pool. Every address is a constant offset.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+
+from .kernels import Kernel
+from .plan import Parameter, Plan, Pointer, Step, Value
+
+ENTRY = "planish_main"
+
+
+def emit_module(plan: Plan, inputs: list[Value], outputs: list[Value], workspace: int) -> Any:
+    """Return the tvm.IRModule of a plan.
+
+    Args:
+        plan: Values placed.
+        inputs: The network's inputs, in order.
+        outputs: The network's outputs, in order.
+        workspace: Bytes of the workspace.
+    """
+    functions: dict[Any, Any] = {}
+    known: dict[Any, Any] = {}
+    names: set[str] = set()
+
+    def function_of(step: Step) -> Any:
+        key = step.kernel if isinstance(step.kernel, Kernel) else step.kernel.key
+        if key not in known:
+            name = _unique(step.kernel.name, names)
+            known[key] = tvm.ir.GlobalVar(name)
+            functions[known[key]] = step.kernel.build()
+        return known[key]
+
+    buffers = _Buffers(inputs, outputs, plan.parameter_bytes, workspace)
+    calls: list[Any] = []
+    status = tirx.decl_buffer((1,), "int32", name="status")
+    for step in plan.steps:
+        arguments = [buffers.address(pointer) for pointer in step.pointers]
+        arguments += [_scalar(scalar) for scalar in step.scalars]
+        call = tvm.ir.Call(function_of(step), arguments, ret_ty="int32")
+        calls.append(_checked(call, status) if plan.threads > 1 else tirx.Evaluate(call))
+    zero = tirx.IntImm("int32", 0)
+    body = tirx.SeqStmt(
+        [
+            tirx.AllocBuffer(status),
+            tirx.BufferStore(status, zero, [zero]),
+            *calls,
+            tirx.stmt.Return(tirx.BufferLoad(status, [zero])),
+        ]
+    )
+    entry = tirx.PrimFunc(buffers.all, body, ret_type=tvm.ir.PrimType("int32"))
+    entry = entry.with_attr("global_symbol", ENTRY)
+    return tvm.IRModule({**functions, tvm.ir.GlobalVar(ENTRY): entry})
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """Return a symbol that no other kernel has."""
+    unique, count = name, 0
+    while unique in taken:
+        count += 1
+        unique = f"{name}_{count}"
+    taken.add(unique)
+    return unique
+
+
+def _checked(call: Any, status: Any) -> Any:
+    """Return a call whose error code is kept."""
+    zero = tirx.IntImm("int32", 0)
+    kept = tirx.op.bitwise_or(tirx.BufferLoad(status, [zero]), call)
+    return tirx.BufferStore(status, kept, [zero])
+
+
+def _scalar(value: int | float) -> Any:
+    if isinstance(value, float):
+        return tirx.FloatImm("float32", value)
+    return tirx.IntImm("int32", int(value))
+
+
+class _Buffers:
+    """The entry's tensor arguments, and addresses in them."""
+
+    def __init__(
+        self, inputs: list[Value], outputs: list[Value], parameters: int, workspace: int
+    ) -> None:
+        self._inputs = [_tensor(value, f"input{i}") for i, value in enumerate(inputs)]
+        self._outputs = [_tensor(value, f"output{i}") for i, value in enumerate(outputs)]
+        self._parameters = tirx.decl_buffer((parameters,), "uint8", name="parameters")
+        self._workspace = tirx.decl_buffer((workspace,), "uint8", name="workspace")
+
+    @property
+    def all(self) -> list[Any]:
+        """All of them, in the order of the call."""
+        return [*self._inputs, *self._outputs, self._parameters, self._workspace]
+
+    def address(self, pointer: Pointer | Parameter) -> Any:
+        """Return the address that a pointer means, as an expression."""
+        if isinstance(pointer, Parameter):
+            return _address(self._parameters, pointer.offset)
+        value = pointer.value
+        if value.place == "workspace":
+            size = np.dtype(value.layout.dtype).itemsize
+            return _address(self._workspace, value.offset + pointer.elements * size)
+        buffer = (self._inputs if value.place == "input" else self._outputs)[value.index]
+        assert pointer.elements == 0, "the user's tensors are dense"
+        return buffer.data
+
+
+def _tensor(value: Value, name: str) -> Any:
+    dtype = "int8" if value.layout.dtype == "bool" else value.layout.dtype
+    return tirx.decl_buffer(value.layout.shape, dtype, name=name)
+
+
+def _address(buffer: Any, offset: int) -> Any:
+    return tirx.op.address_of(tirx.BufferLoad(buffer, [tirx.IntImm("int32", offset)]))

@@ -1,0 +1,167 @@
+"""Operators that work value by value, over up to four strided axes.
+
+Plain loops: the innermost one has unit steps wherever the memory allows, and LLVM makes vectors of
+it. All integer formulas are those of `planish.ir.integer`.
+"""
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+from .instructions import ANY, nearest_int, requantize
+
+
+def _quantize(x: Any, scale: Any, lo: Any, hi: Any, zero_point: Any) -> Any:
+    # A maximum with a NaN on its left gives its right side: NaN becomes lo.
+    lowest, highest = T.Cast("float32", lo), T.Cast("float32", hi)
+    clamped = T.min(T.max(x / scale, lowest), highest)
+    return nearest_int(clamped, 1) + zero_point
+
+
+def build_map(
+    operator: str,
+    x_dtype: str,
+    y_dtype: str,
+    unit_x: bool,
+    unit_y: bool,
+    parallel: bool = False,
+) -> Any:
+    """One value in, one value out.
+
+    Args:
+        operator: "copy" (cast), "shift" (add x_zero_point), "clamp", "requantize", "table",
+            "quantize" or "dequantize".
+        x_dtype: Of the input in memory.
+        y_dtype: Of the output in memory.
+        unit_x: Whether the innermost step of x is 1.
+        unit_y: Whether the innermost step of y is 1.
+        parallel: Share the outer axes between threads.
+    """
+    loop = T.parallel if parallel else T.serial
+
+    @T.prim_func(private=True)
+    def kernel(
+        x: T.handle(x_dtype),
+        y: T.handle(y_dtype),
+        table: T.handle("uint8"),
+        n0: T.int32,
+        n1: T.int32,
+        n2: T.int32,
+        n3: T.int32,
+        x0: T.int32,
+        x1: T.int32,
+        x2: T.int32,
+        x3: T.int32,
+        y0: T.int32,
+        y1: T.int32,
+        y2: T.int32,
+        y3: T.int32,
+        scale: T.float32,
+        x_zero_point: T.int32,
+        lo: T.int32,
+        hi: T.int32,
+        zero_point: T.int32,
+    ) -> T.int32:
+        T.func_attr({"tirx.noalias": True})
+        T.attr("default", "device_id", 0)
+        T.attr("default", "device_type", 1)
+        X = T.decl_buffer((ANY,), x_dtype, data=x)
+        Y = T.decl_buffer((ANY,), y_dtype, data=y)
+        entry = T.decl_buffer((ANY,), "uint8", data=table)
+        for outer in loop(n0 * n1):
+            for j in T.serial(n2):
+                x_at: T.let[T.int32] = outer // n1 * x0 + outer % n1 * x1 + j * x2
+                y_at: T.let[T.int32] = outer // n1 * y0 + outer % n1 * y1 + j * y2
+                for k in T.serial(n3):
+                    value: T.let = X[x_at + (k if unit_x else k * x3)]
+                    if operator == "copy":
+                        Y[y_at + (k if unit_y else k * y3)] = T.Cast(y_dtype, value)
+                    elif operator == "shift":
+                        Y[y_at + (k if unit_y else k * y3)] = T.Cast(
+                            y_dtype, T.Cast("int32", value) + x_zero_point
+                        )
+                    elif operator == "clamp":
+                        Y[y_at + (k if unit_y else k * y3)] = T.Cast(
+                            y_dtype, T.max(T.min(T.Cast("int32", value), hi), lo)
+                        )
+                    elif operator == "requantize":
+                        Y[y_at + (k if unit_y else k * y3)] = T.Cast(
+                            y_dtype,
+                            requantize(
+                                T.Cast("int32", value) - x_zero_point, scale, lo, hi, zero_point, 1
+                            ),
+                        )
+                    elif operator == "table":
+                        Y[y_at + (k if unit_y else k * y3)] = T.Cast(
+                            y_dtype, entry[T.Cast("int32", value)]
+                        )
+                    elif operator == "quantize":
+                        Y[y_at + (k if unit_y else k * y3)] = T.Cast(
+                            y_dtype, _quantize(value, scale, lo, hi, zero_point)
+                        )
+                    else:
+                        Y[y_at + (k if unit_y else k * y3)] = (
+                            T.Cast("float32", T.Cast("int32", value) - x_zero_point) * scale
+                        )
+        return 0
+
+    return kernel
+
+
+def build_add(storage: str, unit_a: bool, unit_b: bool, parallel: bool = False) -> Any:
+    """add_i8: `requantize(a * a_factor + b * b_factor + offset, scale)`, a and b broadcast.
+
+    The offset holds both zero points. A side with `unit_... = False` repeats along the innermost
+    axis.
+    """
+    loop = T.parallel if parallel else T.serial
+
+    @T.prim_func(private=True)
+    def kernel(
+        a: T.handle(storage),
+        b: T.handle(storage),
+        y: T.handle(storage),
+        n0: T.int32,
+        n1: T.int32,
+        n2: T.int32,
+        n3: T.int32,
+        a0: T.int32,
+        a1: T.int32,
+        a2: T.int32,
+        b0: T.int32,
+        b1: T.int32,
+        b2: T.int32,
+        y0: T.int32,
+        y1: T.int32,
+        y2: T.int32,
+        a_factor: T.int32,
+        b_factor: T.int32,
+        offset: T.int32,
+        scale: T.float32,
+        lo: T.int32,
+        hi: T.int32,
+        zero_point: T.int32,
+    ) -> T.int32:
+        T.func_attr({"tirx.noalias": True})
+        T.attr("default", "device_id", 0)
+        T.attr("default", "device_type", 1)
+        A = T.decl_buffer((ANY,), storage, data=a)
+        B = T.decl_buffer((ANY,), storage, data=b)
+        Y = T.decl_buffer((ANY,), storage, data=y)
+        for outer in loop(n0 * n1):
+            for j in T.serial(n2):
+                a_at: T.let[T.int32] = outer // n1 * a0 + outer % n1 * a1 + j * a2
+                b_at: T.let[T.int32] = outer // n1 * b0 + outer % n1 * b1 + j * b2
+                y_at: T.let[T.int32] = outer // n1 * y0 + outer % n1 * y1 + j * y2
+                for k in T.serial(n3):
+                    total: T.let[T.int32] = (
+                        T.Cast("int32", A[a_at + (k if unit_a else 0)]) * a_factor
+                        + T.Cast("int32", B[b_at + (k if unit_b else 0)]) * b_factor
+                        + offset
+                    )
+                    Y[y_at + k] = T.Cast(
+                        storage, requantize(total, scale, lo, hi, zero_point, 1)
+                    )
+        return 0
+
+    return kernel

@@ -1,0 +1,91 @@
+"""Dot-product instructions, and expressions that every kernel's epilogue shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script import tirx as T
+
+# Buffers are views of raw pointers; the extent only has to be larger than any index.
+ANY = 1 << 30
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A multiply-accumulate of short dot products.
+
+    Attributes:
+        group: Neighbouring input channels that one 32-bit lane multiplies.
+        storage: Dtype of activations in memory.
+        weight: Dtype of packed weights.
+        multiply: `multiply(lanes, accumulator, activations, weights)`: the new accumulator, from
+            an int32 that holds `group` activations, broadcast, and a vector of weights.
+    """
+
+    group: int
+    storage: str
+    weight: str
+    multiply: Callable[[int, Any, Any, Any], Any]
+
+
+def pair_dot(lanes: int, left: Any, right: Any) -> Any:
+    """`vpmaddwd`: int32 lane i = left[2i] * right[2i] + left[2i+1] * right[2i+1], exact.
+
+    With |left| <= 255 and |right| <= 128 a pair sum is at most 65280: no overflow.
+    """
+    name = {
+        4: "llvm.x86.sse2.pmadd.wd",
+        8: "llvm.x86.avx2.pmadd.wd",
+        16: "llvm.x86.avx512.pmaddw.d.512",
+    }[lanes]
+    return T.call_llvm_pure_intrin(f"int32x{lanes}", name, left, right)
+
+
+def _vpmaddwd(lanes: int, accumulator: Any, activations: Any, weights: Any) -> Any:
+    pairs = T.reinterpret(f"int16x{2 * lanes}", T.broadcast(activations, lanes))
+    return accumulator + pair_dot(lanes, pairs, weights)
+
+
+def _vpdpbusd(lanes: int, accumulator: Any, activations: Any, weights: Any) -> Any:
+    # Four products of u8 x s8 are summed in 32 bits (vpdpbusds would saturate, this one wraps).
+    bytes_ = T.reinterpret(f"uint8x{4 * lanes}", T.broadcast(activations, lanes))
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
+    return T.call_llvm_pure_intrin(f"int32x{lanes}", name, accumulator, bytes_, weights)
+
+
+INSTRUCTIONS: dict[str, Instruction] = {
+    "vpmaddwd": Instruction(group=2, storage="int16", weight="int16", multiply=_vpmaddwd),
+    "vpdpbusd": Instruction(group=4, storage="uint8", weight="int8", multiply=_vpdpbusd),
+}
+
+
+def vector(dtype: str, lanes: int) -> str:
+    """Return TVM's name of a vector dtype; one lane is the scalar."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def spread(value: Any, lanes: int) -> Any:
+    """Broadcast a scalar to a vector; one lane stays a scalar."""
+    return value if lanes == 1 else T.broadcast(value, lanes)
+
+
+def nearest_int(value: Any, lanes: int) -> Any:
+    """Round float32 to int32, to nearest, ties to even (one vcvtps2dq)."""
+    rounded = T.call_llvm_pure_intrin(vector("float32", lanes), "llvm.rint", value)
+    return T.Cast(vector("int32", lanes), rounded)
+
+
+def requantize(
+    accumulator: Any, multiplier: Any, lo: Any, hi: Any, zero_point: Any, lanes: int
+) -> Any:
+    """Return `clamp(rne(float32(accumulator) * multiplier), lo, hi) + zero_point` as int32.
+
+    `lo` and `hi` are int32 scalars that the zero point is already taken from. They are integers, so
+    clamping before rounding gives the same value, and the product is never followed by a float
+    addition that LLVM could contract.
+    """
+    product = T.Cast(vector("float32", lanes), accumulator) * multiplier
+    lowest = spread(T.Cast("float32", lo), lanes)
+    highest = spread(T.Cast("float32", hi), lanes)
+    clamped = T.max(T.min(product, highest), lowest)
+    return nearest_int(clamped, lanes) + spread(zero_point, lanes)

@@ -1,0 +1,76 @@
+"""Between float or user memory and the integer region: quantize, dequantize, pack, unpack."""
+
+from __future__ import annotations
+
+import torch.fx
+
+from planish.backends.layout import Layout, loop_nest
+from planish.backends.lowering import Lowering, dtype_name
+from planish.backends.plan import Value
+from planish.ir.ops import arguments
+
+from .movement import emit_map
+
+
+def _nest(
+    shape: tuple[int, ...], x: Layout, y: Layout, *, inner: int
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Return the loops over a tensor; of more than four axes, the leading ones are dense."""
+    nest = loop_nest(shape, x.steps, y.steps, inner=inner)
+    if nest is None:
+        rows = 1
+        for size in shape[:-1]:
+            rows *= size
+        steps = [(layout.steps[-2], layout.steps[-1]) for layout in (x, y)]
+        nest = loop_nest((rows, shape[-1]), *steps, inner=inner)
+    assert nest is not None
+    return nest
+
+
+def quantize(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower quantize: float32, row-major, to the integer region."""
+    values = arguments(node)
+    x, y = lowering.dense(values["x"]), lowering.new_integer(node)
+    zero_point = int(values["zero_point"])
+    # Of few channels (an image's), whole rows are read; of many, whole pixels are written.
+    inner = 0 if y.layout.pixels[3] < 8 else 1
+    nest = _nest(y.layout.shape, x.layout, y.layout, inner=inner)
+    numbers = (
+        float(values["scale"]),
+        0,
+        int(values["lo"]) - zero_point,
+        int(values["hi"]) - zero_point,
+        zero_point + y.shift,
+    )
+    emit_map(lowering, "quantize", x, y, nest, lowering.label(node), numbers=numbers)
+
+
+def dequantize(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower dequantize: from the integer region to float32, row-major."""
+    values = arguments(node)
+    x, y = lowering.integer(values["q"]), lowering.new_dense(node)
+    nest = _nest(y.layout.shape, x.layout, y.layout, inner=1)
+    numbers = (float(values["scale"]), int(values["zero_point"]) + x.shift, 0, 0, 0)
+    emit_map(lowering, "dequantize", x, y, nest, lowering.label(node), numbers=numbers)
+
+
+def pack(lowering: Lowering, node: torch.fx.Node) -> Value:
+    """Copy a row-major uint8 or int8 tensor into the integer region."""
+    x = lowering.values[node]
+    y = lowering.new_integer(node)
+    lowering.values[node] = x
+    nest = _nest(y.layout.shape, x.layout, y.layout, inner=1)
+    emit_map(lowering, "shift", x, y, nest, lowering.label(node), numbers=(1.0, y.shift, 0, 0, 0))
+    return y
+
+
+def unpack(lowering: Lowering, node: torch.fx.Node) -> Value:
+    """Copy a value of the integer region to a row-major tensor of its own dtype."""
+    x = lowering.values[node]
+    y = lowering.new_dense(node)
+    lowering.values[node] = x
+    assert y.layout.dtype == dtype_name(node.meta["val"].dtype)
+    nest = _nest(y.layout.shape, x.layout, y.layout, inner=1)
+    numbers = (1.0, -x.shift, 0, 0, 0)
+    emit_map(lowering, "shift", x, y, nest, lowering.label(node), numbers=numbers)
+    return y

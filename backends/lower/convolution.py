@@ -1,0 +1,127 @@
+"""conv2d_i8 and linear_i8 become layers."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch.fx
+
+from planish.backends.layout import vector_layout
+from planish.backends.lowering import Lowering, reached_halo
+from planish.backends.plan import Value
+from planish.ir.ops import arguments
+
+from .layer import Layer, Residual, emit_layer
+from .movement import copy_reshaped
+
+
+def convolution(
+    lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node | None = None
+) -> None:
+    """Lower conv2d_i8, with the add_i8 that joins it if there is one."""
+    values = arguments(node)
+    _, _, height, width = lowering.shape(values["weight"])
+    stored_shift = 128 if str(values["x"].meta["val"].dtype) == "torch.int8" else 0
+    zero_point = int(values["x_zero_point"]) + stored_shift
+    top, left, _, _ = values["padding"]
+    x = lowering.padded(values["x"], reached_halo(lowering, node), zero_point)
+    _emit(
+        lowering,
+        node,
+        x,
+        values,
+        kernel=(height, width),
+        stride=tuple(values["stride"]),
+        dilation=tuple(values["dilation"]),
+        origin=(top, left),
+        groups=int(values["groups"]),
+        add=add,
+    )
+
+
+def linear(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower linear_i8: a 1 x 1 convolution whose images are the rows.
+
+    Four axes lie in memory as an image does, so there the rows are gathered and spread again.
+    """
+    values = arguments(node)
+    x = lowering.integer(values["x"])
+    one = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "origin": (0, 0), "groups": 1}
+    if len(x.layout.shape) != 4:
+        _emit(lowering, node, x, values, add=None, **one)
+        return
+    label = lowering.label(node)
+    rows = _rows_like(x, f"{node.name}_rows")
+    copy_reshaped(lowering, x, rows, label)
+    y = lowering.new_integer(node)
+    result = _rows_like(y, f"{node.name}_result")
+    _emit(lowering, node, rows, values, y=result, add=None, **one)
+    copy_reshaped(lowering, result, y, label)
+
+
+def _rows_like(value: Value, name: str) -> Value:
+    *rows, features = value.layout.shape
+    layout = vector_layout((prod(rows), features), value.layout.dtype)
+    return Value(name, layout, shift=value.shift)
+
+
+def _emit(
+    lowering: Lowering,
+    node: torch.fx.Node,
+    x: Value,
+    values: dict[str, Any],
+    *,
+    add: torch.fx.Node | None,
+    y: Value | None = None,
+    **geometry: Any,
+) -> None:
+    result = add or node
+    shift = 128 if str(values["dtype"]) == "torch.int8" else 0
+    zero_point = int(values["y_zero_point"])
+    lo, hi = lowering.fusion.bounds(node)
+    residual = _residual(lowering, node, add, shift) if add is not None else None
+    weight, multiplier = lowering.stored(values["weight"]), lowering.stored(values["multiplier"])
+    assert weight is not None and multiplier is not None
+    layer = Layer(
+        x=x,
+        y=y or lowering.new_integer(result),
+        weight=weight,
+        bias=lowering.stored(values["bias"]),
+        multiplier=multiplier,
+        x_zero_point=int(values["x_zero_point"]) + x.shift,
+        lo=lo - zero_point,
+        hi=hi - zero_point,
+        zero_point=zero_point + shift,
+        residual=residual,
+        label=lowering.label(node),
+        **geometry,
+    )
+    emit_layer(layer, lowering.plan)
+
+
+def _residual(
+    lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node, self_shift: int
+) -> Residual:
+    """Return the addition, seen from the convolution's side."""
+    values = arguments(add)
+    mine = "a" if values["a"] is lowering.fusion.last(node) else "b"
+    yours = "b" if mine == "a" else "a"
+    other = lowering.integer(values[yours])
+    factors = {side: int(values[f"{side}_multiplier"]) for side in "ab"}
+    zero_points = {
+        mine: int(values[f"{mine}_zero_point"]) + self_shift,
+        yours: int(values[f"{yours}_zero_point"]) + other.shift,
+    }
+    lo, hi = lowering.fusion.bounds(add)
+    y_zero_point = int(values["y_zero_point"])
+    return Residual(
+        other=other,
+        self_factor=factors[mine],
+        other_factor=factors[yours],
+        offset=-sum(zero_points[side] * factors[side] for side in "ab"),
+        scale=2.0 ** -int(values["shift"]),
+        lo=lo - y_zero_point,
+        hi=hi - y_zero_point,
+        zero_point=y_zero_point + (128 if str(values["dtype"]) == "torch.int8" else 0),
+    )

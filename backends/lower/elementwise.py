@@ -1,0 +1,128 @@
+"""add_i8, requantize_i8, clamp_i8, table_i8."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.fx
+
+from planish.backends.kernels import Kernel
+from planish.backends.layout import Layout, loop_nest
+from planish.backends.lowering import Lowering
+from planish.backends.plan import Pointer, Value
+from planish.ir.ops import arguments
+
+from .convolution import convolution
+from .movement import PARALLEL_VALUES, copy_offsets, emit_map, offsets
+
+
+def _int8_shift(dtype: object) -> int:
+    return 128 if str(dtype) == "torch.int8" else 0
+
+
+def _broadcast_steps(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the steps of a tensor seen in a shape that it broadcasts to."""
+    missing = len(shape) - len(layout.shape)
+    return tuple(
+        0
+        if axis < missing or layout.shape[axis - missing] != size
+        else layout.steps[axis - missing]
+        for axis, size in enumerate(shape)
+    )
+
+
+def add(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower add_i8: in the epilogue of a convolution where it joins one, else by itself."""
+    if node in lowering.fusion.residuals:
+        convolution(lowering, lowering.fusion.residuals[node], node)
+        return
+    values = arguments(node)
+    a, b = lowering.integer(values["a"]), lowering.integer(values["b"])
+    y = lowering.new_integer(node)
+    shape = y.layout.shape
+    steps = [_broadcast_steps(v.layout, shape) for v in (a, b)]
+    nest = loop_nest(shape, *steps, y.layout.steps, inner=2)
+    if nest is None or any(step not in (0, 1) for step in (nest[1][0][3], nest[1][1][3])):
+        a, b = (_expanded(lowering, v, y, node) for v in (a, b))
+        nest = loop_nest(shape, a.layout.steps, b.layout.steps, y.layout.steps, inner=2)
+    assert nest is not None
+    sizes, (a_steps, b_steps, y_steps) = nest
+    a_factor, b_factor = int(values["a_multiplier"]), int(values["b_multiplier"])
+    a_zero = int(values["a_zero_point"]) + a.shift
+    b_zero = int(values["b_zero_point"]) + b.shift
+    lo, hi = lowering.fusion.bounds(node)
+    zero_point = int(values["y_zero_point"])
+    plan = lowering.plan
+    kernel = Kernel.of(
+        "add",
+        storage=plan.target.storage_dtype,
+        unit_a=a_steps[3] == 1,
+        unit_b=b_steps[3] == 1,
+        parallel=plan.parallel(int(np.prod(sizes)), PARALLEL_VALUES) and sizes[0] * sizes[1] > 1,
+    )
+    plan.call(
+        kernel,
+        [Pointer(v, v.layout.base) for v in (a, b, y)],
+        [*sizes, *a_steps[:3], *b_steps[:3], *y_steps[:3], a_factor, b_factor]
+        + [-(a_zero * a_factor + b_zero * b_factor), 2.0 ** -int(values["shift"])]
+        + [lo - zero_point, hi - zero_point, zero_point + y.shift],
+        lowering.label(node),
+    )
+
+
+def _expanded(lowering: Lowering, value: Value, like: Value, node: torch.fx.Node) -> Value:
+    """Return a copy of a value, repeated to the shape and layout of another."""
+    copy = Value(f"{value.name}_expanded", like.layout, shift=value.shift)
+    x = np.broadcast_to(offsets(value.layout), like.layout.shape)
+    copy_offsets(lowering, value, copy, x, offsets(like.layout), lowering.label(node))
+    return copy
+
+
+def requantize(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower requantize_i8."""
+    values = arguments(node)
+    x, y = lowering.integer(values["x"]), lowering.new_integer(node)
+    lo, hi = lowering.fusion.bounds(node)
+    zero_point = int(values["y_zero_point"])
+    numbers = (
+        float(values["multiplier"]),
+        int(values["x_zero_point"]) + x.shift,
+        lo - zero_point,
+        hi - zero_point,
+        zero_point + y.shift,
+    )
+    _map(lowering, node, "requantize", x, y, numbers=numbers)
+
+
+def clamp(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower a clamp_i8 that joins no other operator."""
+    values = arguments(node)
+    x, y = lowering.integer(values["x"]), lowering.new_integer(node)
+    bounds = (int(values["lo"]) + x.shift, int(values["hi"]) + x.shift)
+    _map(lowering, node, "clamp", x, y, numbers=(1.0, 0, *bounds, 0))
+
+
+def table(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower table_i8. In memory an index is 0..255 whatever the dtype was."""
+    values = arguments(node)
+    x, y = lowering.integer(values["x"]), lowering.new_integer(node)
+    name = lowering.stored(values["table"])
+    entries = lowering.plan.parameter("table", tensor=name, shift=y.shift)
+    _map(lowering, node, "table", x, y, table=entries)
+
+
+def _map(
+    lowering: Lowering,
+    node: torch.fx.Node,
+    operator: str,
+    x: Value,
+    y: Value,
+    **options: object,
+) -> None:
+    nest = loop_nest(y.layout.shape, x.layout.steps, y.layout.steps, inner=1)
+    if nest is None:
+        # More axes than the kernel's loops: of any rank but four, the last axis alone has gaps.
+        shape = (int(np.prod(y.layout.shape[:-1])), y.layout.shape[-1])
+        steps = [(v.layout.steps[-2], 1) for v in (x, y)]
+        nest = loop_nest(shape, *steps, inner=1)
+    assert nest is not None
+    emit_map(lowering, operator, x, y, nest, lowering.label(node), **options)  # type: ignore[arg-type]

@@ -1,0 +1,136 @@
+"""A dense, grouped or depthwise layer, and the strategies that can compute it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from planish.backends.plan import Plan, Value
+from planish.ir.errors import OperatorError
+
+
+@dataclass(frozen=True)
+class Residual:
+    """An add_i8 that joins a layer's epilogue.
+
+    Attributes:
+        other: The other summand.
+        self_factor: Fixed-point multiplier of the layer's own result.
+        other_factor: Of the other summand.
+        offset: What both zero points add up to.
+        scale: `2**-shift`.
+        lo: Smallest result, the zero point already taken from it.
+        hi: Largest result, likewise.
+        zero_point: Of the sum.
+    """
+
+    other: Value
+    self_factor: int
+    other_factor: int
+    offset: int
+    scale: float
+    lo: int
+    hi: int
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution; a linear layer is one with a 1 x 1 kernel whose rows are images.
+
+    Attributes:
+        x: Input, with the border that the windows reach over.
+        y: Output.
+        weight: Stored tensor, int8 [out, in/groups, kh, kw] or [out, in].
+        bias: Stored tensor, int32 [out], or None.
+        multiplier: Stored tensor, float32 [out].
+        kernel: (height, width).
+        stride: (vertical, horizontal).
+        dilation: (vertical, horizontal).
+        origin: (top, left) padding: where the first window begins.
+        groups: As in torch.
+        x_zero_point: Of the values in memory.
+        lo: Smallest output in memory, the zero point already taken from it.
+        hi: Largest output, likewise.
+        zero_point: Of the output in memory.
+        residual: What the epilogue adds.
+        label: The layer's name.
+    """
+
+    x: Value
+    y: Value
+    weight: str
+    bias: str | None
+    multiplier: str
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    origin: tuple[int, int]
+    groups: int
+    x_zero_point: int
+    lo: int
+    hi: int
+    zero_point: int
+    residual: Residual | None
+    label: str
+
+    @property
+    def out_channels(self) -> int:
+        """Output channels."""
+        return self.y.layout.pixels[3]
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels of one group."""
+        return self.x.layout.pixels[3] // self.groups
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the whole batch."""
+        images, height, width, channels = self.y.layout.pixels
+        taps = self.kernel[0] * self.kernel[1] * self.in_channels
+        return images * height * width * channels * taps
+
+    def pixel_maps(self) -> list[list[int]]:
+        """Return [base, image, row, column] steps of each operand's pixels: x, y, residual.
+
+        The first is where an output pixel's window begins in x.
+        """
+        image, row, pixel = self.x.layout.pixel_steps
+        base = self.x.layout.base - self.origin[0] * row - self.origin[1] * pixel
+        maps = [[base, image, row * self.stride[0], pixel * self.stride[1]]]
+        operands = [self.y] + ([self.residual.other] if self.residual else [])
+        return maps + [[v.layout.base, *v.layout.pixel_steps] for v in operands]
+
+
+# Ways to compute a layer, best first: name to "module:class" here. A class has `fits(layer, plan)`
+# and `emit(layer, plan)`; see docs/add-a-kernel.md.
+STRATEGIES: dict[str, str] = {
+    "depthwise": "depthwise:Depthwise",
+    "dot-product": "dot_product:DotProduct",
+}
+
+
+class Strategy:
+    """One way to compute a layer."""
+
+    def fits(self, layer: Layer, plan: Plan) -> bool:
+        """Whether this strategy can compute the layer on the plan's target, and should."""
+        raise NotImplementedError
+
+    def emit(self, layer: Layer, plan: Plan) -> None:
+        """Append the kernel calls."""
+        raise NotImplementedError
+
+
+def emit_layer(layer: Layer, plan: Plan) -> str:
+    """Compute a layer by the first strategy that fits; return the strategy's name."""
+    for name, entry in STRATEGIES.items():
+        module, class_name = entry.split(":")
+        strategy: Strategy = getattr(
+            importlib.import_module(f".{module}", __package__), class_name
+        )()
+        if strategy.fits(layer, plan):
+            strategy.emit(layer, plan)
+            return name
+    raise OperatorError(f"no kernel strategy fits on target {plan.target.name}", where=layer.label)

@@ -1,0 +1,206 @@
+"""Operators that only move quantized values, and the copies that layouts ask for.
+
+What an operator moves is found by running it on the values' positions instead of the values; so one
+function serves slice, permute, view, flatten, concatenation and the rest. Where the positions step
+evenly along each axis the copy is a loop nest, else it goes through a table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.fx
+from numpy.typing import NDArray
+
+from planish.backends.kernels import Kernel
+from planish.backends.layout import Layout, loop_nest
+from planish.backends.lowering import Lowering
+from planish.backends.plan import Value
+from planish.ir.errors import OperatorError
+
+Offsets = NDArray[np.int64]
+# Below this many values a copy takes less time than waking a thread.
+PARALLEL_VALUES = 200_000
+
+
+def fill_halo(lowering: Lowering, value: Value, zero_point: int) -> None:
+    """Write the zero point around each image of a value."""
+    if not 0 <= zero_point <= 255:
+        raise OperatorError(f"zero point {zero_point} is outside 8 bits", where=value.name)
+    layout = value.layout
+    images, height, width, _ = layout.pixels
+    image, row, pixel = layout.pixel_steps
+    # From the end of a row's last pixel to the begin of the next row's first one.
+    gap = row - width * pixel
+    tail_at = layout.base + (height - 1) * row + width * pixel
+    lowering.plan.call(
+        Kernel.of("fill-halo", dtype=layout.dtype),
+        [value],
+        [zero_point, images, image, layout.base, height - 1 if gap else 0]
+        + [layout.base + width * pixel, row, gap, tail_at, image - tail_at],
+        f"{value.name} border",
+    )
+
+
+def offsets(layout: Layout) -> Offsets:
+    """Return the memory offset of each logical entry, in the logical shape."""
+    total = np.full(layout.shape, layout.base, np.int64)
+    for axis, step in enumerate(layout.steps):
+        index = np.arange(layout.shape[axis], dtype=np.int64) * step
+        total += index.reshape([-1 if a == axis else 1 for a in range(len(layout.shape))])
+    return total
+
+
+def _even_steps(positions: Offsets) -> tuple[int, tuple[int, ...]] | None:
+    """Return (base, step along each axis) if positions step evenly, else None."""
+    base = int(positions.flat[0])
+    steps: list[int] = []
+    expected = np.full(positions.shape, base, np.int64)
+    for axis, size in enumerate(positions.shape):
+        step = int(np.take(positions, 1, axis).flat[0]) - base if size > 1 else 0
+        steps.append(step)
+        ramp = np.arange(size, dtype=np.int64) * step
+        expected += ramp.reshape([-1 if a == axis else 1 for a in range(positions.ndim)])
+    return (base, tuple(steps)) if np.array_equal(expected, positions) else None
+
+
+def copy_offsets(
+    lowering: Lowering, source: Value, target: Value, x: Offsets, y: Offsets, label: str
+) -> None:
+    """Copy source[x[i]] to target[y[i]] for each i; x and y have one shape."""
+    if x.size == 0:
+        return
+    for shape in _candidate_shapes(x.shape, source, target):
+        evenly = _even_steps(x.reshape(shape)), _even_steps(y.reshape(shape))
+        if evenly[0] is None or evenly[1] is None:
+            continue
+        (x_base, x_steps), (y_base, y_steps) = evenly
+        nest = loop_nest(shape, x_steps, y_steps, inner=1)
+        if nest is not None:
+            emit_map(lowering, "copy", source, target, nest, label, bases=(x_base, y_base))
+            return
+    plan = lowering.plan
+    pairs = np.stack([x.ravel(), y.ravel()], 1).astype(np.int32)
+    name = plan.store(f"{label}/{target.name}/positions", pairs)
+    kernel = Kernel.of(
+        "gather",
+        dtype=source.layout.dtype,
+        parallel=plan.parallel(x.size, PARALLEL_VALUES),
+    )
+    plan.call(kernel, [source, target, plan.parameter("raw", tensor=name)], [x.size], label)
+
+
+def _candidate_shapes(shape: tuple[int, ...], *values: Value) -> list[tuple[int, ...]]:
+    """The logical shapes along which positions may step evenly, each once."""
+    size = int(np.prod(shape))
+    found = [shape] + [v.layout.shape for v in values if int(np.prod(v.layout.shape)) == size]
+    return list(dict.fromkeys(found))
+
+
+def emit_map(
+    lowering: Lowering,
+    operator: str,
+    source: Value,
+    target: Value,
+    nest: tuple[tuple[int, ...], list[tuple[int, ...]]],
+    label: str,
+    *,
+    bases: tuple[int, int] | None = None,
+    table: Any = None,
+    numbers: tuple[float, int, int, int, int] = (1.0, 0, 0, 0, 0),
+) -> None:
+    """Append one call of the map kernel.
+
+    Args:
+        lowering: Whose plan.
+        operator: See kernels.elementwise.build_map.
+        source: Read.
+        target: Written.
+        nest: Extents, and the steps of source and target.
+        label: The layer.
+        bases: Element offsets where both begin; by default those of their layouts.
+        table: A parameter with 256 entries.
+        numbers: scale, x_zero_point, lo, hi, zero_point.
+    """
+    from planish.backends.plan import Pointer
+
+    sizes, (x_steps, y_steps) = nest
+    plan = lowering.plan
+    x_base, y_base = bases or (source.layout.base, target.layout.base)
+    kernel = Kernel.of(
+        "map",
+        operator=operator,
+        x_dtype=source.layout.dtype,
+        y_dtype=target.layout.dtype,
+        unit_x=x_steps[3] == 1,
+        unit_y=y_steps[3] == 1,
+        parallel=plan.parallel(int(np.prod(sizes)), PARALLEL_VALUES) and sizes[0] * sizes[1] > 1,
+    )
+    x, y = Pointer(source, x_base), Pointer(target, y_base)
+    plan.call(
+        kernel,
+        [x, y, table if table is not None else x],
+        [*sizes, *x_steps, *y_steps, float(np.float32(numbers[0])), *numbers[1:]],
+        label,
+    )
+
+
+def copy_into(lowering: Lowering, source: Value, target: Value, label: str) -> None:
+    """Copy a value to another one of the same logical shape."""
+    copy_offsets(lowering, source, target, offsets(source.layout), offsets(target.layout), label)
+
+
+def copy_reshaped(lowering: Lowering, source: Value, target: Value, label: str) -> None:
+    """Copy a value to one of another logical shape, both in row-major order."""
+    x, y = offsets(source.layout).ravel(), offsets(target.layout).ravel()
+    copy_offsets(lowering, source, target, x, y, label)
+
+
+def move(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower any operator that moves values: run it on their positions."""
+    inputs = [n for n in node.all_input_nodes if n in lowering.values]
+    sources = [lowering.integer(n) for n in inputs]
+    target = lowering.new_integer(node)
+    if any(source.shift != target.shift for source in sources):
+        raise OperatorError(f"{node.target} of uint8 with int8 tensors", where=lowering.label(node))
+    starts = np.cumsum([0] + [int(np.prod(s.layout.shape)) for s in sources])
+    numbered = {
+        n: torch.arange(int(start), int(end)).reshape(tuple(source.layout.shape))
+        for n, source, start, end in zip(inputs, sources, starts, starts[1:], strict=False)
+    }
+    taken = _run_on(node, numbered).numpy()
+    y = offsets(target.layout)
+    for source, start, end in zip(sources, starts, starts[1:], strict=False):
+        mine = (taken >= start) & (taken < end)
+        if not mine.any():
+            continue
+        x = offsets(source.layout).ravel()
+        box = _bounding_box(mine)
+        if mine[box].all():
+            moved = x[taken[box] - start]
+            copy_offsets(lowering, source, target, moved, y[box], lowering.label(node))
+        else:
+            copy_offsets(
+                lowering, source, target, x[taken[mine] - start], y[mine], lowering.label(node)
+            )
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    bounds = [np.nonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))[0]
+              for axis in range(mask.ndim)]
+    return tuple(slice(int(b[0]), int(b[-1]) + 1) for b in bounds)
+
+
+def _run_on(node: torch.fx.Node, numbered: dict[torch.fx.Node, torch.Tensor]) -> torch.Tensor:
+    """Run a node on other inputs; sizes that the graph computes are known by now."""
+
+    def known(argument: torch.fx.Node) -> Any:
+        if argument in numbered:
+            return numbered[argument]
+        return int(argument.meta["val"])
+
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known)
+    target: Any = node.target
+    return target(*args, **kwargs)

@@ -1,0 +1,218 @@
+"""Integer graph in, plan out: each node becomes kernel calls on planned values."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.fx
+
+from planish.ir import Graph, OperatorError
+from planish.ir.ops import arguments
+
+from .fusion import find_fusions
+from .layout import NO_HALO, Halo, dense_layout, vector_layout
+from .plan import Plan, Value
+
+_planish, _aten = torch.ops.planish, torch.ops.aten
+
+# Integer operators to "module:function" in `lower`; a function takes (lowering, node).
+OPERATORS: dict[Any, str] = {
+    _planish.quantize.default: "boundary:quantize",
+    _planish.dequantize.default: "boundary:dequantize",
+    _planish.conv2d_i8.default: "convolution:convolution",
+    _planish.linear_i8.default: "convolution:linear",
+    _planish.add_i8.default: "elementwise:add",
+    _planish.requantize_i8.default: "elementwise:requantize",
+    _planish.clamp_i8.default: "elementwise:clamp",
+    _planish.table_i8.default: "elementwise:table",
+    _planish.max_pool2d_i8.default: "pooling:max_pool",
+    _planish.avg_pool2d_i8.default: "pooling:average_pool",
+    _planish.adaptive_avg_pool2d_i8.default: "pooling:adaptive_average_pool",
+}
+# Operators that only move values; on int8 or uint8 tensors they stay in the integer region.
+MOVEMENTS = frozenset(
+    {
+        _aten.cat.default,
+        _aten.flatten.using_ints,
+        _aten.view.default,
+        _aten.reshape.default,
+        _aten.permute.default,
+        _aten.transpose.int,
+        _aten.slice.Tensor,
+        _aten.unsqueeze.default,
+        _aten.squeeze.default,
+        _aten.squeeze.dim,
+        _aten.squeeze.dims,
+        _aten.expand.default,
+        _aten.select.int,
+        _aten.clone.default,
+        _aten.contiguous.default,
+        _aten.flip.default,
+        _aten.channel_shuffle.default,
+        _aten.pixel_shuffle.default,
+    }
+)
+_BYTES = (torch.uint8, torch.int8)
+_CONVOLUTION = _planish.conv2d_i8.default
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return NumPy's name of a torch dtype: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def is_movement(node: torch.fx.Node) -> bool:
+    """Whether a node moves quantized values."""
+    value = node.meta.get("val")
+    return node.target in MOVEMENTS and getattr(value, "dtype", None) in _BYTES
+
+
+def is_integer(node: torch.fx.Node) -> bool:
+    """Whether a node runs as an integer kernel."""
+    return node.op == "call_function" and (node.target in OPERATORS or is_movement(node))
+
+
+class Lowering:
+    """The state of lowering one graph.
+
+    Attributes:
+        graph: With its batch fixed.
+        plan: What is being filled.
+        values: The value of each node that has been lowered.
+        fusion: Which nodes share a kernel.
+    """
+
+    def __init__(self, graph: Graph, plan: Plan) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.fusion = find_fusions(graph)
+        self.values: dict[torch.fx.Node, Value] = {}
+        self._other_form: dict[Value, Value] = {}
+        self._halos: dict[Value, tuple[Halo, int]] = {}
+
+    def shape(self, node: torch.fx.Node) -> tuple[int, ...]:
+        """Return a node's sizes, all known."""
+        return tuple(int(size) for size in node.meta["val"].shape)
+
+    def label(self, node: torch.fx.Node) -> str:
+        """Return a node's name in listings: that of the model's layer."""
+        return self.graph.origin(node).name or node.name
+
+    def stored(self, node: torch.fx.Node | None) -> str | None:
+        """Keep the tensor of a get_attr node in the artifact; return its name."""
+        if node is None:
+            return None
+        if node.op != "get_attr":
+            raise OperatorError(
+                f"{node.name!r} is computed, but a kernel needs it stored",
+                where=self.label(node),
+                cure="only activations may be computed",
+            )
+        name = str(node.target)
+        return self.plan.store(name, self.graph.attribute(name).detach().cpu().numpy())
+
+    def new_integer(self, node: torch.fx.Node) -> Value:
+        """Make the value that a node's integer kernel writes, with the border its readers need."""
+        last = self.fusion.last(node)
+        shape = self.shape(last)
+        storage = self.plan.target.storage_dtype
+        halo, zero_point = self._wanted_halo(last) if len(shape) == 4 else (NO_HALO, 0)
+        compact = node.target is _planish.quantize.default and all(
+            user.target is _CONVOLUTION and arguments(user)["groups"] == 1 for user in last.users
+        )
+        value = Value(last.name, vector_layout(shape, storage, halo, compact))
+        value.shift = 128 if last.meta["val"].dtype == torch.int8 else 0
+        if halo != NO_HALO:
+            self._halos[value] = (halo, zero_point)
+            self.fill_halo(value, zero_point)
+        self.values[node] = self.values[last] = value
+        return value
+
+    def _wanted_halo(self, node: torch.fx.Node) -> tuple[Halo, int]:
+        """Return the border that the convolutions that read a node need, and what it holds."""
+        shift = 128 if node.meta["val"].dtype == torch.int8 else 0
+        wanted: list[tuple[Halo, int]] = []
+        for user in node.users:
+            if user.target is _CONVOLUTION and arguments(user)["x"] is node:
+                values = arguments(user)
+                wanted.append((reached_halo(self, user), values["x_zero_point"] + shift))
+        wanted = [(halo, zero) for halo, zero in wanted if halo != NO_HALO]
+        if not wanted:
+            return NO_HALO, 0
+        zero_point = wanted[0][1]
+        halos = [halo for halo, zero in wanted if zero == zero_point]
+        top, left, bottom, right = (max(sides) for sides in zip(*halos, strict=True))
+        return (top, left, bottom, right), zero_point
+
+    def fill_halo(self, value: Value, zero_point: int) -> None:
+        """Write a value's border."""
+        from .lower.movement import fill_halo
+
+        fill_halo(self, value, zero_point)
+
+    def integer(self, node: torch.fx.Node) -> Value:
+        """Return a node's value in the integer region's layout, converting it if need be."""
+        value = self.values[node]
+        return self._convert(node, value, to_integer=True) if value.dense else value
+
+    def dense(self, node: torch.fx.Node) -> Value:
+        """Return a node's value row-major in its own dtype, converting it if need be."""
+        value = self.values[node]
+        return value if value.dense else self._convert(node, value, to_integer=False)
+
+    def _convert(self, node: torch.fx.Node, value: Value, *, to_integer: bool) -> Value:
+        from .lower.boundary import pack, unpack
+
+        if value not in self._other_form:
+            self._other_form[value] = pack(self, node) if to_integer else unpack(self, node)
+        return self._other_form[value]
+
+    def padded(self, node: torch.fx.Node, halo: Halo, zero_point: int) -> Value:
+        """Return a node's integer value with at least this border, holding this value."""
+        from .lower.movement import copy_into
+
+        value = self.integer(node)
+        have, filled = self._halos.get(value, (NO_HALO, zero_point))
+        if halo == NO_HALO or (
+            filled == zero_point and all(h >= w for h, w in zip(have, halo, strict=True))
+        ):
+            return value
+        layout = vector_layout(value.layout.shape, value.layout.dtype, halo)
+        wider = Value(f"{value.name}_padded", layout, shift=value.shift)
+        self.fill_halo(wider, zero_point)
+        copy_into(self, value, wider, self.label(node))
+        return wider
+
+    def new_dense(self, node: torch.fx.Node) -> Value:
+        """Make a row-major value in the node's own dtype."""
+        layout = dense_layout(self.shape(node), dtype_name(node.meta["val"].dtype))
+        value = Value(node.name, layout, dense=True)
+        self.values[node] = value
+        return value
+
+    def run(self, node: torch.fx.Node) -> None:
+        """Lower one integer node."""
+        if node in self.fusion.joined:
+            return
+        entry = OPERATORS.get(node.target, "movement:move")
+        module, name = entry.split(":")
+        function: Callable[[Lowering, torch.fx.Node], None] = getattr(
+            importlib.import_module(f".lower.{module}", __package__), name
+        )
+        function(self, node)
+
+
+def reached_halo(lowering: Lowering, node: torch.fx.Node) -> Halo:
+    """Return how far the windows of a convolution reach over the image's edges."""
+    values = arguments(node)
+    height, width = lowering.shape(values["x"])[2:]
+    out_height, out_width = lowering.shape(node)[2:]
+    kernel_height, kernel_width = lowering.shape(values["weight"])[2:]
+    top, left, _, _ = values["padding"]
+    stride, dilation = values["stride"], values["dilation"]
+    bottom = (out_height - 1) * stride[0] + (kernel_height - 1) * dilation[0] + 1 - top - height
+    right = (out_width - 1) * stride[1] + (kernel_width - 1) * dilation[1] + 1 - left - width
+    return top, left, max(bottom, 0), max(right, 0)

@@ -1,0 +1,138 @@
+"""The plan of a compiled network: values in memory, and kernel calls in order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .kernels import Kernel
+from .layout import SLACK, Layout
+from .packing import pack
+from .target import Target
+
+
+@dataclass(eq=False)
+class Value:
+    """One tensor of the running network.
+
+    Attributes:
+        name: For listings.
+        layout: How it lies in memory.
+        place: "workspace", "input" or "output".
+        index: Which input or output.
+        offset: Byte offset in the workspace, once that is planned.
+        shift: What is added to the quantized value in memory: 128 for int8.
+        dense: Row-major in the tensor's own dtype, as users and TVM's own kernels have it; else in
+            the integer region's layout.
+    """
+
+    name: str
+    layout: Layout
+    place: str = "workspace"
+    index: int = 0
+    offset: int = 0
+    shift: int = 0
+    dense: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the workspace, with the slack that vector instructions need."""
+        return self.layout.size * np.dtype(self.layout.dtype).itemsize + SLACK
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A pointer into the packed parameters."""
+
+    offset: int
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A pointer to a value, some elements after its first one in memory."""
+
+    value: Value
+    elements: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel call.
+
+    Attributes:
+        kernel: What to call: a Kernel, or a tvm.tirx.PrimFunc made by TVM's own lowering.
+        pointers: Pointer arguments, in order.
+        scalars: int32 (int) and float32 (float) arguments, after the pointers.
+        label: The layer that it belongs to, for listings.
+    """
+
+    kernel: Any
+    pointers: tuple[Pointer | Parameter, ...]
+    scalars: tuple[int | float, ...]
+    label: str
+
+    @property
+    def values(self) -> list[Value]:
+        """The values that it reads or writes."""
+        return [p.value for p in self.pointers if isinstance(p, Pointer)]
+
+
+@dataclass
+class Plan:
+    """What lowering fills and code generation reads.
+
+    Attributes:
+        target: What to compile for.
+        threads: Threads that the artifact may use.
+        steps: Kernel calls in order.
+        recipes: How the parameter memory is made at load (see `packing`).
+        tensors: What the recipes refer to; stored in the artifact.
+        parameter_bytes: Size of the parameter memory.
+    """
+
+    target: Target
+    threads: int
+    steps: list[Step] = field(default_factory=list)
+    recipes: list[dict[str, Any]] = field(default_factory=list)
+    tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    parameter_bytes: int = SLACK
+    _known: dict[str, Parameter] = field(default_factory=dict)
+
+    def parameter(self, kind: str, **arguments: Any) -> Parameter:
+        """Return a pointer to what this recipe makes; equal recipes share their memory."""
+        recipe = {"kind": kind, **arguments}
+        key = json.dumps(recipe, sort_keys=True)
+        if key not in self._known:
+            offset = self.parameter_bytes
+            size = pack(recipe, self.tensors).size
+            self.recipes.append({**recipe, "offset": offset})
+            self.parameter_bytes = offset + -(-(size + SLACK) // 64) * 64
+            self._known[key] = Parameter(offset)
+        return self._known[key]
+
+    def store(self, name: str, tensor: NDArray[Any]) -> str:
+        """Keep a tensor in the artifact under its name; return the name."""
+        self.tensors.setdefault(name, np.ascontiguousarray(tensor))
+        return name
+
+    def call(
+        self,
+        kernel: Any,
+        pointers: list[Pointer | Parameter | Value],
+        scalars: list[int | float],
+        label: str,
+    ) -> None:
+        """Append a kernel call."""
+        exact = tuple(Pointer(p) if isinstance(p, Value) else p for p in pointers)
+        self.steps.append(Step(kernel, exact, tuple(scalars), label))
+
+    def parallel(self, work: int, least: int) -> bool:
+        """Whether a step of this much work is worth waking other threads for."""
+        return self.threads > 1 and work >= least
+
+
+__all__ = ["Kernel", "Parameter", "Plan", "Pointer", "Step", "Value"]

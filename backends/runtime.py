@@ -1,0 +1,141 @@
+"""Runs a compiled library: nothing but TVM's small runtime and NumPy.
+
+`tvm_ffi` imports torch if it finds it, to share memory with it. A deployed artifact shall not pay
+for that, so torch is hidden from that one import.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planish.ir.errors import ArtifactError, TargetError
+
+from .packing import aligned_bytes
+
+_BIG_CORES = 1
+_lock = threading.Lock()
+
+
+def load_ffi() -> Any:
+    """Import tvm_ffi without importing torch."""
+    with _lock:
+        if "tvm_ffi" in sys.modules or "torch" in sys.modules:
+            return importlib.import_module("tvm_ffi")
+        sys.modules["torch"] = None  # type: ignore[assignment]
+        try:
+            return importlib.import_module("tvm_ffi")
+        finally:
+            del sys.modules["torch"]
+
+
+def load_thread_pool() -> Callable[..., Any]:
+    """Load TVM's runtime library, which has the thread pool; return the pool's configuration call.
+
+    Raises:
+        TargetError: TVM isn't installed.
+    """
+    found = importlib.util.find_spec("tvm")
+    folders = list(found.submodule_search_locations or []) if found else []
+    libraries = [Path(folder) / "lib" / "libtvm_runtime.so" for folder in folders]
+    existing = [path for path in libraries if path.is_file()]
+    if not existing:
+        raise TargetError(
+            "an artifact with several threads or float operators needs TVM's runtime library",
+            cure="pip install apache-tvm, or compile with threads=1",
+        )
+    ffi = load_ffi()
+    ctypes.CDLL(str(existing[0]), mode=ctypes.RTLD_GLOBAL)
+    return ffi.get_global_func("runtime.config_threadpool")
+
+
+class Library:
+    """An entry function with its parameter memory and workspaces.
+
+    Calls from several Python threads are safe: each takes a workspace of its own.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        entry: str,
+        parameters: NDArray[np.uint8],
+        workspace_bytes: int,
+        threads: int,
+        needs_runtime: bool,
+    ) -> None:
+        """Load the library.
+
+        Args:
+            content: Bytes of the shared library.
+            entry: Name of the entry function.
+            parameters: The packed parameter memory.
+            workspace_bytes: What each call needs.
+            threads: Threads that a call may use.
+            needs_runtime: Whether the library calls TVM's runtime (threads, allocation).
+
+        Raises:
+            ArtifactError: The library can't be loaded.
+        """
+        ffi = load_ffi()
+        self._configure = load_thread_pool() if needs_runtime else None
+        self._threads = threads
+        self._configured = threading.local()
+        self._ffi = ffi
+        self._module, self.entry = _open(ffi, content, entry)
+        self._view = ffi.from_dlpack
+        self._parameter_memory = parameters
+        self._parameters = ffi.from_dlpack(parameters)
+        self._workspace_bytes = workspace_bytes
+        self._free: list[Any] = []
+
+    def _workspace(self) -> Any:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._view(aligned_bytes(self._workspace_bytes))
+
+    def run(self, arrays: list[NDArray[Any]]) -> None:
+        """Call the entry on the inputs, then the outputs, all contiguous."""
+        if self._configure is not None and not hasattr(self._configured, "done"):
+            # TVM keeps one pool for each calling thread.
+            self._configure(_BIG_CORES, self._threads)
+            self._configured.done = True
+        view = self._view
+        workspace = self._workspace()
+        try:
+            status = self.entry(*[view(array) for array in arrays], self._parameters, workspace)
+        finally:
+            self._free.append(workspace)
+        if status:
+            raise ArtifactError(f"a parallel kernel failed with status {status}")
+
+    def tensors(self, arrays: list[NDArray[Any]]) -> list[Any]:
+        """Return the arguments of `entry` for these arrays, to call it in a loop."""
+        return [*map(self._view, arrays), self._parameters, self._workspace()]
+
+
+def _open(ffi: Any, content: bytes, entry: str) -> tuple[Any, Any]:
+    """Map a library's bytes into memory and find its entry."""
+    # The file may go once it is mapped: the mapping keeps it.
+    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+        path = Path(folder) / "library.so"
+        path.write_bytes(content)
+        try:
+            module = ffi.load_module(str(path))
+            return module, module[entry]
+        except (RuntimeError, AttributeError) as error:
+            raise ArtifactError(
+                f"the artifact's library can't be loaded: {str(error).splitlines()[-1]}",
+                cure="compile the model anew on this system",
+            ) from error

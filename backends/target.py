@@ -1,0 +1,57 @@
+"""What a target is: frozen data that rules and kernels read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """One piece of hardware to compile for.
+
+    Attributes:
+        name: The registered name: "x86-64-v3".
+        description: One line for lists.
+        cpu: LLVM's name of the processor or level: "x86-64-v3".
+        features: LLVM features beyond `cpu`: ("+avx512vnni",).
+        cpu_flags: What /proc/cpuinfo must list for an artifact to run.
+        instruction: The dot-product instruction, a name in `kernels.instructions`.
+        vector_bits: Width of the vectors that the kernels use.
+        tile: (pixels, output channels) that one pass of a dense kernel keeps in registers.
+        channel_multiple: Channels in multiples of this fill the vectors; pruning rounds to it.
+        activation_dtype: Dtype that activations are best quantized to.
+        storage_dtype: How an activation lies in memory between kernels; "int16" holds the same
+            values 0..255, expanded for instructions that multiply 16-bit operands.
+        layout: Memory order of an activation with height and width.
+    """
+
+    name: str
+    description: str
+    cpu: str
+    features: tuple[str, ...]
+    cpu_flags: tuple[str, ...]
+    instruction: str
+    vector_bits: int
+    tile: tuple[int, int]
+    channel_multiple: int = 8
+    activation_dtype: str = "uint8"
+    storage_dtype: str = "uint8"
+    layout: str = "nhwc"
+
+    @property
+    def lanes(self) -> int:
+        """32-bit accumulators in one vector."""
+        return self.vector_bits // 32
+
+    @property
+    def tvm_target(self) -> dict[str, Any]:
+        """The target as TVM spells it. The triple is fixed, so that code depends on no host."""
+        target: dict[str, Any] = {
+            "kind": "llvm",
+            "mtriple": "x86_64-unknown-linux-gnu",
+            "mcpu": self.cpu,
+        }
+        if self.features:
+            target["mattr"] = list(self.features)
+        return target

@@ -1,0 +1,24 @@
+"""x86-64-v3: every x86 processor with AVX2, since 2013 (Intel) or 2015 (AMD)."""
+
+from ..target import Target
+
+FLAGS = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
+
+
+def x86_64_v3() -> Target:
+    """Exact int8 by `vpmaddwd` on operands expanded to 16 bits.
+
+    The tile is 4 pixels x 16 channels: 8 accumulators, 2 weights and 1 broadcast in 16 registers;
+    6 x 16 spills.
+    """
+    return Target(
+        name="x86-64-v3",
+        description="x86 with AVX2: exact int8 by vpmaddwd",
+        cpu="x86-64-v3",
+        features=(),
+        cpu_flags=FLAGS,
+        instruction="vpmaddwd",
+        vector_bits=256,
+        tile=(4, 16),
+        storage_dtype="int16",
+    )
