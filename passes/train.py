@@ -18,6 +18,7 @@ from .checkpoint import Log
 from .context import Context
 from .optimizers import SCHEDULES, check_optimizer
 from .teacher_hooks import HOOKS
+from .trained_biases import round_trained_biases
 from .training_loop import Loop
 from .training_setting import copy_in, placed, seeded, trained_tensors
 
@@ -30,7 +31,8 @@ class Train(Pass):
 
     With labels alone it minimizes the context's loss (cross entropy by default); in a graph with
     teacher hooks the weighted losses of those; on the quantized level it is quantization-aware
-    training: weights and activations pass through fake-quantize, whose scales stay as they are.
+    training: weights and activations pass through fake-quantize, whose scales stay as they are,
+    and in the end biases are rounded to what the integer operators represent.
 
     Options: `epochs` over the data, of at most `steps` batches each. `optimizer` is any of
     torch.optim by name, with `learning_rate` at its peak, `weight_decay`, `momentum` (None: 0.9
@@ -114,6 +116,8 @@ class Train(Pass):
             )
         before = {name: value.detach().clone() for name, value in trained_tensors(graph).items()}
         log = self._train(graph, context, before)
+        if graph.level == Level.QUANTIZED:
+            round_trained_biases(graph)
         after = trained_tensors(graph)
         changed = any(not torch.equal(value, after[name]) for name, value in before.items())
         return PassResult(graph, changed, notes=_notes(log))
