@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from planish.ir.errors import OperatorError
-from planish.ir.level import Level
+from ..errors import OperatorError
+from ..level import Level
 
 FLOAT_LEVELS = frozenset({Level.CANONICAL, Level.QUANTIZED, Level.INTEGER})
 INTEGER_ONLY = frozenset({Level.INTEGER})
@@ -21,7 +21,8 @@ class Channels(enum.Enum):
     """How channels (axis 1, or the last axis of a linear layer) flow through an operator.
 
     PRODUCES: new channels, made by a weight: conv2d, linear. TIES: output channel c is made of
-    channel c of every input. NORMALIZES: TIES, with one entry a channel in each parameter.
+    channel c of every input, whatever the axis. POOLS: TIES for images [N, C, H, W], mixing values
+    within each channel. NORMALIZES: TIES on axis 1, with one entry a channel in each parameter.
     CONCATENATES: the inputs' channels one after the other. FLATTENS: each channel becomes a run
     of consecutive features. FIXED: mixes channels, or moves them in a way that pruning can't
     follow, so that none of its inputs may lose one.
@@ -29,6 +30,7 @@ class Channels(enum.Enum):
 
     PRODUCES = "produces"
     TIES = "ties"
+    POOLS = "pools"
     NORMALIZES = "normalizes"
     CONCATENATES = "concatenates"
     FLATTENS = "flattens"
@@ -119,7 +121,7 @@ def row(node: fx.Node) -> OperatorRow:
     """
     found = _TABLE.get(node.target)
     if found is None:
-        from planish.ir.origin import get_origin
+        from ..origin import get_origin
 
         raise OperatorError(
             f"operator {node.target} has no row in the operator table",

@@ -16,7 +16,7 @@ def _pool(name: str, target: Any, onnx: str, quantization: Quantization) -> Oper
         name=name,
         targets=(target,),
         onnx=(onnx,),
-        channels=Channels.TIES,
+        channels=Channels.POOLS,
         quantization=quantization,
         inputs=("self",),
         integer_name=f"{name}_i8",
