@@ -67,7 +67,7 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
         )
     try:
         return _rebuild(description, tensors)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
         raise ModelError(f"a damaged planish graph: {error}", where=where) from error
 
 
@@ -85,6 +85,7 @@ def _describe(graph: Graph) -> dict[str, Any]:
         "inputs": [[s.name, list(s.shape), _dtype_name(s.dtype)] for s in graph.inputs],
         "structure": graph.structure,
         "nodes": [_describe_node(node) for node in graph.nodes],
+        "tensors": list(graph.attributes),  # their order is the optimizer's
         "trainable": trainable,
         "history": [entry.to_json() for entry in graph.history],
         "annotations": graph.annotations,
@@ -198,8 +199,8 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> G
         description["annotations"],
     )
     trainable = set(description["trainable"])
-    for name, tensor in tensors.items():
-        graph.set_attribute(name, tensor, trainable=name in trainable)
+    for name in description["tensors"]:
+        graph.set_attribute(name, tensors[name], trainable=name in trainable)
     nodes: dict[str, fx.Node] = {}
     for item in description["nodes"]:
         nodes[item["name"]] = _rebuild_node(graph.fx, item, nodes)

@@ -140,6 +140,8 @@ def _attributes(graph: Graph) -> Iterator[Problem]:
 
 def _canonical(graph: Graph) -> Iterator[Problem]:
     for node in graph.calls:
+        if is_overload(node.target) and node.target._schema.is_mutable:  # type: ignore[union-attr]
+            yield Problem("C2", f"{node.target} writes to its input", node)
         if not has_row(node.target):
             yield Problem("C1", f"operator {node.target} has no row in the operator table", node)
             continue
@@ -147,8 +149,6 @@ def _canonical(graph: Graph) -> Iterator[Problem]:
         if graph.level not in found.levels:
             what = f"{found.name} is not allowed on the {graph.level.label} level"
             yield Problem("C1", what, node)
-        if is_overload(node.target) and node.target._schema.is_mutable:  # type: ignore[union-attr]
-            yield Problem("C2", f"{node.target} writes to its input", node)
         if not node.users:
             yield Problem("C3", f"the value of {node.name} is never used", node)
         if not isinstance(node.meta.get("origin"), Origin):
