@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch.fx
 
-from planish.backends.layout import Layout, loop_nest
-from planish.backends.lowering import Lowering, dtype_name
-from planish.backends.plan import Value
 from planish.ir.ops import arguments
 
+from ..layout import Layout, loop_nest
+from ..lowering import Lowering, dtype_name
+from ..plan import Value
 from .movement import emit_map
 
 

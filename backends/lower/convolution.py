@@ -7,11 +7,11 @@ from typing import Any
 
 import torch.fx
 
-from planish.backends.layout import vector_layout
-from planish.backends.lowering import Lowering, reached_halo
-from planish.backends.plan import Value
 from planish.ir.ops import arguments
 
+from ..layout import vector_layout
+from ..lowering import Lowering, reached_halo
+from ..plan import Value
 from .layer import Layer, Residual, emit_layer
 from .movement import copy_reshaped
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from planish.backends.kernels import Kernel
-from planish.backends.plan import Plan
-
+from ..kernels import Kernel
+from ..plan import Plan
 from .layer import Layer, Strategy
 
 # Below this a layer takes less time than waking a thread.

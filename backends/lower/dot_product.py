@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planish.backends.kernels import Kernel
-from planish.backends.kernels.instructions import INSTRUCTIONS
-from planish.backends.plan import Parameter, Plan, Pointer
-
+from ..kernels import Kernel
+from ..kernels.instructions import INSTRUCTIONS
+from ..plan import Parameter, Plan, Pointer
 from .layer import Layer, Strategy
 
 # Below this a layer takes less time than waking a thread.

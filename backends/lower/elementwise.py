@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch.fx
 
-from planish.backends.kernels import Kernel
-from planish.backends.layout import Layout, loop_nest
-from planish.backends.lowering import Lowering
-from planish.backends.plan import Pointer, Value
 from planish.ir.ops import arguments
 
+from ..kernels import Kernel
+from ..layout import Layout, loop_nest
+from ..lowering import Lowering
+from ..plan import Pointer, Value
 from .convolution import convolution
 from .movement import PARALLEL_VALUES, copy_offsets, emit_map, offsets
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 
-from planish.backends.plan import Plan, Value
 from planish.ir.errors import OperatorError
+
+from ..plan import Plan, Value
 
 
 @dataclass(frozen=True)

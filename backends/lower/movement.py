@@ -14,11 +14,12 @@ import torch
 import torch.fx
 from numpy.typing import NDArray
 
-from planish.backends.kernels import Kernel
-from planish.backends.layout import Layout, loop_nest
-from planish.backends.lowering import Lowering
-from planish.backends.plan import Value
 from planish.ir.errors import OperatorError
+
+from ..kernels import Kernel
+from ..layout import Layout, loop_nest
+from ..lowering import Lowering
+from ..plan import Value
 
 Offsets = NDArray[np.int64]
 # Below this many values a copy takes less time than waking a thread.
@@ -124,7 +125,7 @@ def emit_map(
         table: A parameter with 256 entries.
         numbers: scale, x_zero_point, lo, hi, zero_point.
     """
-    from planish.backends.plan import Pointer
+    from ..plan import Pointer
 
     sizes, (x_steps, y_steps) = nest
     plan = lowering.plan

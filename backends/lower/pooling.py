@@ -7,10 +7,11 @@ from typing import Any
 
 import torch.fx
 
-from planish.backends.kernels import Kernel
-from planish.backends.lowering import Lowering
-from planish.backends.plan import Pointer, Value
 from planish.ir.ops import arguments
+
+from ..kernels import Kernel
+from ..lowering import Lowering
+from ..plan import Pointer, Value
 
 # Below this many reads a pool takes less time than waking a thread.
 PARALLEL_READS = 1_000_000
