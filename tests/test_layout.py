@@ -32,7 +32,6 @@ ALLOWED = {
     "examples": ("ir", "passes", "backends", "compiler"),
     "compiler": ("ir", "passes", "backends", "examples"),
 }
-MAY_IMPORT_EXAMPLES = "demo"
 LONGEST = 400
 FILES = [p for folder in PACKAGES for p in sorted((ROOT / folder).rglob("*.py"))]
 ELSEWHERE = [p for folder in ("tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
@@ -54,6 +53,10 @@ def folder_of(module: str) -> str:
     """Return the root folder that holds the module `planish...`."""
     part = module.split(".")[1] if "." in module else ""
     return part if part in PACKAGES and part != "compiler" else "compiler"
+
+
+def is_demo(part: str) -> bool:
+    return part == "demo" or part.startswith(("demo.", "demo_"))
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
@@ -86,7 +89,7 @@ def broken_imports(path: Path) -> list[str]:
             lines.append(f"{module}: relative inside a folder")
         elif other != folder and other not in ALLOWED[folder]:
             lines.append(f"{module}: {folder}/ must not import {other}/")
-        elif other == "examples" != folder and not below[0].startswith(MAY_IMPORT_EXAMPLES):
+        elif other == "examples" != folder and not any(map(is_demo, below)):
             lines.append(f"{module}: only the demo imports examples/")
     return lines
 
