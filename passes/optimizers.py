@@ -38,7 +38,7 @@ def check_optimizer(name: str, momentum: float | None, options: dict[str, Any]) 
     """
     classes = optimizer_classes()
     if name.lower() not in classes:
-        raise unknown("optimizer", name, classes)
+        raise unknown("optimizer", name.lower(), classes)
     taken = inspect.signature(classes[name.lower()]).parameters
     known = set(taken) - {"params", "lr", "weight_decay", "momentum"}
     for option in options:

@@ -24,6 +24,11 @@ def without_hooks(graph: Graph) -> Graph:
     """Take teacher, taps, adapters and annotation out of `graph`, in place; call `infer` after."""
     own = graph.annotations.pop(HOOKS)["outputs"]
     graph.fx.output_node().args = (tuple(graph.outputs[:own]),)
+    return _prune_unused(graph)
+
+
+def _prune_unused(graph: Graph) -> Graph:
+    """Remove what no output needs; dropout too, which torch.fx keeps because it is random."""
     for node in reversed(list(graph.nodes)):
         if node.op not in ("placeholder", "output") and not node.users:
             graph.fx.erase_node(node)
@@ -77,7 +82,7 @@ class Hooks:
     def finish(self) -> None:
         """Write the outputs, drop what of the teacher no output needs, infer shapes."""
         self.graph.fx.output_node().args = (tuple(self.flat),)
-        self.graph.prune_dead().infer()
+        _prune_unused(self.graph).infer()
 
     def _index(self, node: fx.Node) -> int:
         if node not in self.flat[self.own :]:
@@ -86,15 +91,15 @@ class Hooks:
 
     def _adapter(self, tap: Tap, width: int, wanted: int) -> fx.Node:
         """Add a layer from `width` to `wanted` channels, initialized as torch does its layers."""
-        name = f"{self._prefix}.{tap.name}"
+        name = f"{self._prefix}.{tap.name.replace('.', '_')}"
         image = len(self.graph.shape(tap.student)) == 4
         bound = 1 / math.sqrt(width)
         shape = (wanted, width, 1, 1) if image else (wanted, width)
         operands = [tap.student]
         for leaf, size in (("weight", shape), ("bias", (wanted,))):
             value = torch.empty(size).uniform_(-bound, bound, generator=self._generator)
-            self.graph.set_attribute(f"{name}.{leaf}", value, trainable=True)
-            operands.append(self._node("get_attr", f"{name}.{leaf}", (), name))
+            stored = self.graph.new_attribute(f"{name}.{leaf}", value, trainable=True)
+            operands.append(self._node("get_attr", stored, (), f"{name}.{leaf}"))
         self.adapters.append(tap.name)
         if not image:
             return self._node("call_function", torch.ops.aten.linear.default, (*operands,), name)

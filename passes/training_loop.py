@@ -229,6 +229,8 @@ class Loop:
     def _steps_an_epoch(self) -> int | None:
         """Return the batches of an epoch; None where unknown and not needed."""
         data, limit = self.context.data, self.options.steps
+        if data is None:
+            return None  # the first batch will say so
         try:
             known = len(data)  # type: ignore[arg-type]
         except TypeError:
