@@ -115,7 +115,9 @@ class _Buffers:
 
 def _tensor(value: Value, name: str) -> Any:
     dtype = "int8" if value.layout.dtype == "bool" else value.layout.dtype
-    return tirx.decl_buffer(value.layout.shape, dtype, name=name)
+    # TVM would take a user's memory to begin on a cache line, and LLVM would rely on it.
+    alignment = np.dtype(dtype).itemsize
+    return tirx.decl_buffer(value.layout.shape, dtype, name=name, data_alignment=alignment)
 
 
 def _address(buffer: Any, offset: int) -> Any:

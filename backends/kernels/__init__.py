@@ -50,4 +50,24 @@ class Kernel:
         """Return the kernel as a tvm.tirx.PrimFunc."""
         module, function = FAMILIES[self.family].split(":")
         builder = getattr(importlib.import_module(f".{module}", __name__), function)
-        return builder(**dict(self.options))
+        return close_kernel(builder(**dict(self.options)), self.name)
+
+
+def close_kernel(function: Any, name: str) -> Any:
+    """Return a private function as one that the entry may call: it returns a status.
+
+    TVM tells LLVM that different buffers never overlap. That holds inside one kernel, but not for
+    two kernels of which one writes what the next one reads: so no kernel may be inlined. TVM's
+    code generator makes a "compute_scope" a function of its own that LLVM does not inline.
+    """
+    from tvm import ir, tirx
+
+    def scope(key: str, value: Any, body: Any) -> Any:
+        return tirx.AttrStmt("default", key, value, body)
+
+    inner = scope("compute_scope", ir.StringImm(f"{name}_compute"), function.body)
+    # Small local buffers lie on the stack only where TVM knows that the device is a CPU.
+    on_cpu = scope("device_type", tirx.IntImm("int32", 1), inner)
+    body = scope("device_id", tirx.IntImm("int32", 0), on_cpu)
+    closed = tirx.SeqStmt([body, tirx.stmt.Return(tirx.IntImm("int32", 0))])
+    return tirx.PrimFunc(function.params, closed, ir.PrimType("int32"), function.attrs)

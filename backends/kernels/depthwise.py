@@ -53,10 +53,8 @@ def build(storage: str, channels: int, pixels: int, parallel: bool = False) -> A
         lo: T.int32,
         hi: T.int32,
         zero_point: T.int32,
-    ) -> T.int32:
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
-        T.attr("default", "device_id", 0)
-        T.attr("default", "device_type", 1)
         X = T.decl_buffer((ANY,), storage, data=x)
         W = T.decl_buffer((ANY,), "int16", data=weights)
         B = T.decl_buffer((ANY,), "int32", data=bias)
@@ -146,6 +144,5 @@ def build(storage: str, channels: int, pixels: int, parallel: bool = False) -> A
                             ),
                         ),
                     )
-        return 0
 
     return kernel

@@ -77,10 +77,8 @@ def build(
         sum_lo: T.int32,
         sum_hi: T.int32,
         sum_zero_point: T.int32,
-    ) -> T.int32:
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
-        T.attr("default", "device_id", 0)
-        T.attr("default", "device_type", 1)
         X = T.decl_buffer((ANY,), storage, data=x)
         W = T.decl_buffer((ANY,), packed, data=weights)
         B = T.decl_buffer((ANY,), "int32", data=bias)
@@ -180,6 +178,5 @@ def build(
                             Y[T.ramp(y_at, 1, lanes)] = T.Cast(
                                 f"{storage}x{lanes}", result[T.ramp(0, 1, lanes)]
                             )
-        return 0
 
     return kernel

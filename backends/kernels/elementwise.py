@@ -61,10 +61,8 @@ def build_map(
         lo: T.int32,
         hi: T.int32,
         zero_point: T.int32,
-    ) -> T.int32:
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
-        T.attr("default", "device_id", 0)
-        T.attr("default", "device_type", 1)
         X = T.decl_buffer((ANY,), x_dtype, data=x)
         Y = T.decl_buffer((ANY,), y_dtype, data=y)
         entry = T.decl_buffer((ANY,), "uint8", data=table)
@@ -103,7 +101,6 @@ def build_map(
                         Y[y_at + (k if unit_y else k * y3)] = (
                             T.Cast("float32", T.Cast("int32", value) - x_zero_point) * scale
                         )
-        return 0
 
     return kernel
 
@@ -141,10 +138,8 @@ def build_add(storage: str, unit_a: bool, unit_b: bool, parallel: bool = False) 
         lo: T.int32,
         hi: T.int32,
         zero_point: T.int32,
-    ) -> T.int32:
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
-        T.attr("default", "device_id", 0)
-        T.attr("default", "device_type", 1)
         A = T.decl_buffer((ANY,), storage, data=a)
         B = T.decl_buffer((ANY,), storage, data=b)
         Y = T.decl_buffer((ANY,), storage, data=y)
@@ -162,6 +157,5 @@ def build_add(storage: str, unit_a: bool, unit_b: bool, parallel: bool = False) 
                     Y[y_at + k] = T.Cast(
                         storage, requantize(total, scale, lo, hi, zero_point, 1)
                     )
-        return 0
 
     return kernel

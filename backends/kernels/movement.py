@@ -14,16 +14,13 @@ def build_gather(dtype: str, parallel: bool = False) -> Any:
     @T.prim_func(private=True)
     def gather(
         x: T.handle(dtype), y: T.handle(dtype), table: T.handle("int32"), count: T.int32
-    ) -> T.int32:
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
-        T.attr("default", "device_id", 0)
-        T.attr("default", "device_type", 1)
         X = T.decl_buffer((ANY,), dtype, data=x)
         Y = T.decl_buffer((ANY,), dtype, data=y)
         offset = T.decl_buffer((ANY,), "int32", data=table)
         for i in loop(count):
             Y[offset[2 * i + 1]] = X[offset[2 * i]]
-        return 0
 
     return gather
 
@@ -48,10 +45,8 @@ def build_fill_halo(dtype: str) -> Any:
         gap: T.int32,
         tail_at: T.int32,
         tail: T.int32,
-    ) -> T.int32:
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
-        T.attr("default", "device_id", 0)
-        T.attr("default", "device_type", 1)
         Y = T.decl_buffer((ANY,), dtype, data=y)
         for n in T.serial(images):
             for i in T.serial(head):
@@ -61,6 +56,5 @@ def build_fill_halo(dtype: str) -> Any:
                     Y[n * image + first_gap + g * row + i] = T.Cast(dtype, value)
             for i in T.serial(tail):
                 Y[n * image + tail_at + i] = T.Cast(dtype, value)
-        return 0
 
     return fill_halo

@@ -32,10 +32,8 @@ def build_max(storage: str, lanes: int, kernel: tuple[int, int], parallel: bool 
         y_image: T.int32,
         y_row: T.int32,
         y_pixel: T.int32,
-    ) -> T.int32:
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
-        T.attr("default", "device_id", 0)
-        T.attr("default", "device_type", 1)
         X = T.decl_buffer((ANY,), storage, data=x)
         Y = T.decl_buffer((ANY,), storage, data=y)
         row = T.decl_buffer((ANY,), "int32", data=row_table)
@@ -66,7 +64,6 @@ def build_max(storage: str, lanes: int, kernel: tuple[int, int], parallel: bool 
                             image * y_image + i * y_row + j * y_pixel + block * lanes, 1, lanes
                         )
                     ] = largest[T.ramp(0, 1, lanes)]
-        return 0
 
     return max_pool
 
@@ -100,10 +97,8 @@ def build_average(storage: str, lanes: int, parallel: bool = False) -> Any:
         lo: T.int32,
         hi: T.int32,
         zero_point: T.int32,
-    ) -> T.int32:
+    ) -> None:
         T.func_attr({"tirx.noalias": True})
-        T.attr("default", "device_id", 0)
-        T.attr("default", "device_type", 1)
         X = T.decl_buffer((ANY,), storage, data=x)
         Y = T.decl_buffer((ANY,), storage, data=y)
         M = T.decl_buffer((ANY,), "float32", data=multiplier)
@@ -150,6 +145,5 @@ def build_average(storage: str, lanes: int, parallel: bool = False) -> Any:
                             lanes,
                         ),
                     )
-        return 0
 
     return average_pool
