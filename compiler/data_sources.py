@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from planish.ir.errors import DataError
+
+from .npz import read_npz
 
 LABELS = "labels"
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
@@ -164,34 +165,6 @@ def open_data(data: Any) -> Iterable[Any] | None:
             cure="pass a list of batches, a DataLoader, or the path of an .npz file",
         )
     return data
-
-
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an .npz file by name, or that of an .npy file under "input".
-
-    Raises:
-        DataError: The file can't be read, is damaged, empty, or holds pickled objects.
-    """
-    where = str(path)
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"input": loaded}
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=where) from error
-    except OSError as error:
-        raise DataError(f"can't read it: {error.strerror or error}", where=where) from error
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            "not a .npz file of plain arrays, or a damaged one",
-            where=where,
-            cure="write it with numpy.savez",
-        ) from error
-    if not arrays:
-        raise DataError("the file holds no arrays", where=where)
-    return arrays
 
 
 def _open_path(path: Path) -> Iterable[Any]:

@@ -1,0 +1,5 @@
+"""`python -m planish.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,91 @@
+"""What the commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from planish.ir.errors import PlanishError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def stdout() -> Console:
+    """Return the console for results. Made anew: tests exchange sys.stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def stderr() -> Console:
+    """Return the console for messages and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(data: Any) -> None:
+    """Print `data` as the only thing on stdout."""
+    import typer
+
+    typer.echo(json.dumps(data, indent=1))
+
+
+def say(text: str) -> None:
+    """Print a message for the person in front of the screen."""
+    stderr().print(text)
+
+
+def fail(text: str) -> None:
+    """Print an error as one line."""
+    import typer
+
+    line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
+    typer.echo(f"planish: {line}", err=True)
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Raise PlanishError before the work is done if its result can't be written."""
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.parent
+        if not folder.is_dir():
+            raise PlanishError(f"no such folder: {folder}", where=str(path))
+        if path.is_dir():
+            raise PlanishError("a folder stands where the file should be written", where=str(path))
+        if not os.access(folder, os.W_OK):
+            raise PlanishError(f"the folder {folder} is not writable", where=str(path))
+
+
+def shape_text(shape: Any) -> str:
+    """Return sizes as "N x 1 x 28 x 28"."""
+    return " x ".join("N" if size is None else str(size) for size in shape) or "scalar"
+
+
+def count_text(value: float) -> str:
+    """Return a count with a unit: 8608640 -> "8.61 M"."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:g}"
+
+
+def bytes_text(value: float | None) -> str:
+    """Return a size with a unit: 1095016 -> "1.10 MB"."""
+    if value is None:
+        return "–"  # noqa: RUF001
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:g} B"
+
+
+@cache
+def is_interactive() -> bool:
+    """Whether progress can be drawn."""
+    return stderr().is_terminal

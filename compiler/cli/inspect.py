@@ -1,0 +1,126 @@
+"""`planish inspect`: what a model is made of, and what of it would run in int8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .console import bytes_text, count_text, print_json, shape_text, stdout
+from .models import MODEL_HELP, SHAPE_HELP
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    target: Annotated[str | None, typer.Option(help="Hardware to judge by.")] = None,
+    input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
+    text: Annotated[bool, typer.Option("--text", help="Print the graph, one node a line.")] = False,
+    raw: Annotated[bool, typer.Option(help="Show the graph as exported, not canonical.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show inputs, outputs, operators, sizes, and what would run in int8."""
+    from .models import load_model
+    from .summary import summarize
+
+    chosen = _target(target)
+    graph = load_model(model, input_shape or (), canonicalize=not raw)
+    if text:
+        typer.echo(graph.text(), nl=False)
+        return
+    summary = {"model": model, "target": chosen, **summarize(graph)}
+    if as_json:
+        print_json(summary)
+    else:
+        _print(summary)
+
+
+def _target(name: str | None) -> str | None:
+    if name is None:
+        return None
+    from planish.backends.targets import find_target
+
+    return find_target(name).name
+
+
+def _print(summary: dict[str, Any]) -> None:
+    from rich.columns import Columns
+
+    console = stdout()
+    console.print(f"[bold]{summary['model']}[/bold]  level {summary['level']}")
+    console.print(
+        Columns([_tensors(summary), _sizes(summary), _operators(summary)], padding=(0, 3))
+    )
+    console.print(_layers(summary))
+    _print_coverage(summary)
+
+
+def _tensors(summary: dict[str, Any]) -> Table:
+    table = _table("", "tensor", "shape", "dtype")
+    for kind in ("inputs", "outputs"):
+        for item in summary[kind]:
+            shape = shape_text(item["shape"])
+            table.add_row(kind.removesuffix("s"), item["name"], shape, item["dtype"])
+    return table
+
+
+def _sizes(summary: dict[str, Any]) -> Table:
+    table = _table("size", "")
+    table.add_row("parameters", f"{summary['parameters']:,}")
+    table.add_row("MACs, one sample", f"{summary['macs']:,}")
+    table.add_row("stored", bytes_text(summary["bytes"]))
+    return table
+
+
+def _operators(summary: dict[str, Any]) -> Table:
+    table = _table("operator", "count")
+    table.columns[1].justify = "right"
+    for name, count in summary["operators"].items():
+        table.add_row(name, str(count))
+    return table
+
+
+def _layers(summary: dict[str, Any]) -> Table:
+    table = _table("layer", "operator", "channels", "MACs", "share")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    total = max(summary["macs"], 1)
+    for layer in summary["layers"]:
+        share = layer["macs"] / total
+        bar = "█" * round(share * 60)
+        table.add_row(
+            layer["name"],
+            layer["operator"],
+            str(layer["channels"]),
+            count_text(layer["macs"]),
+            f"[cyan]{bar}[/cyan] {share:5.1%}",
+        )
+    return table
+
+
+def _print_coverage(summary: dict[str, Any]) -> None:
+    console = stdout()
+    verb = "runs" if summary["level"] == "integer" else "can run"
+    place = f" on {summary['target']}" if summary["target"] else ""
+    share = summary["int8_mac_coverage"]
+    color = "green" if share == 1 else "yellow"
+    console.print(f"[{color}]{share:.2%}[/{color}] of the MACs {verb} in int8{place}")
+    if not summary["fallbacks"]:
+        console.print("nothing falls back to float")
+        return
+    table = _table("stays in float", "layer", "MACs", "reason")
+    for item in summary["fallbacks"]:
+        table.add_row(item["operator"], item["node"], count_text(item["macs"]), item["reason"])
+    console.print(table)
+
+
+def _table(*names: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name)
+    return table

@@ -1,0 +1,40 @@
+"""What there is to know about a graph, as plain JSON values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from planish.ir.graph import Graph
+from planish.ir.printer import operator_label
+from planish.ir.signature import dtype_label
+
+from ..coverage import int8_coverage
+from ..measure import layers, macs, parameters, stored_bytes
+
+
+def summarize(graph: Graph) -> dict[str, Any]:
+    """Return a graph's inputs, outputs, operators, size, layers and int8 coverage."""
+    coverage = int8_coverage(graph)
+    operators = Counter(operator_label(node) for node in graph.calls)
+    return {
+        "level": graph.level.label,
+        "inputs": [_tensor(s.name, s.shape, dtype_label(s.dtype)) for s in graph.inputs],
+        "outputs": [
+            _tensor(node.name, graph.shape(node), dtype_label(graph.dtype(node)))
+            for node in graph.outputs
+        ],
+        "operators": dict(operators.most_common()),
+        "parameters": parameters(graph),
+        "macs": macs(graph),
+        "bytes": stored_bytes(graph),
+        "layers": [layer.to_json() for layer in layers(graph)],
+        "int8_macs": coverage.int8_macs,
+        "int8_mac_coverage": coverage.share,
+        "fallbacks": [item.to_json() for item in coverage.fallbacks],
+        "history": [entry.to_json() for entry in graph.history],
+    }
+
+
+def _tensor(name: str, shape: tuple[int | None, ...], dtype: str) -> dict[str, Any]:
+    return {"name": name, "shape": list(shape), "dtype": dtype}
