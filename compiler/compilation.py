@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from planish.backends import build
 from planish.ir.errors import OptionError, PipelineError
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from planish.backends.target import Target
 
 
-def compile(  # noqa: A001  (planish.compile is the public name)
+def compile(
     graph: Graph,
     target: str | Target = "native",
     *,
     batch: int = 1,
     threads: int = 1,
-    io: str = "float",
+    io: Literal["float", "integer"] = "float",
     strict: bool = False,
 ) -> Artifact:
     """Compile a graph; the graph itself is untouched.

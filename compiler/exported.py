@@ -62,6 +62,8 @@ def _input_spec(node: fx.Node) -> InputSpec:
 def _structure(module: fx.GraphModule) -> Any:
     """Return how the model nests its outputs; leaves are the flat outputs' positions."""
     spec = module._out_spec
+    if spec is None:
+        raise ModelError("the exported program does not say how its outputs are nested")
     nested = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
     return flatten_structure(nested, [])
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from .infer import get_tensor, infer_values
 from .history import HistoryEntry
+from .infer import get_tensor, infer_values
 from .level import Level
 from .ops import follows_mode, set_training
 from .origin import Origin, get_origin

@@ -12,6 +12,7 @@ from torch.fx.experimental.symbolic_shapes import (
     ShapeEnv,
     StatelessSymbolicContext,
 )
+from torch.fx.node import map_arg
 
 from .errors import ModelError
 from .origin import get_origin
@@ -68,7 +69,7 @@ def _fake_input(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
 
 
 def _infer_call(mode: FakeTensorMode, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
     assert callable(node.target)
     try:
         with mode, torch.no_grad():

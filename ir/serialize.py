@@ -33,7 +33,9 @@ _NAMESPACES = ("aten", "planish")
 
 def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
     """Write `graph` to `path`: beside it first, then renamed."""
-    tensors = {name: value.detach().clone().contiguous() for name, value in graph.attributes.items()}
+    tensors = {
+        name: value.detach().clone().contiguous() for name, value in graph.attributes.items()
+    }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "graph.json", json.dumps(_describe(graph), indent=1).encode())
@@ -57,7 +59,9 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
         raise ModelError(f"can't read the graph: {error.strerror or error}", where=where) from error
     except (zipfile.BadZipFile, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise ModelError(
-            "not a planish graph, or a damaged one", where=where, cure="save it again with Graph.save"
+            "not a planish graph, or a damaged one",
+            where=where,
+            cure="save it again with Graph.save",
         ) from error
     if description.get("format") != FORMAT:
         raise ModelError(

@@ -58,7 +58,10 @@ def flatten_structure(value: Any, flat: list[Any]) -> Structure:
         kind = "tuple" if isinstance(value, tuple) else "list"
         return [kind, [flatten_structure(child, flat) for child in value]]
     if isinstance(value, dict):
-        return ["dict", [[str(key), flatten_structure(child, flat)] for key, child in value.items()]]
+        return [
+            "dict",
+            [[str(key), flatten_structure(child, flat)] for key, child in value.items()],
+        ]
     flat.append(value)
     return len(flat) - 1
 

@@ -184,10 +184,10 @@ def _integer(graph: Graph) -> Iterator[Problem]:
         if str(node.target).startswith("planish."):
             yield from _integer_operator(graph, node)
         else:
-            yield from _mixing(graph, node)
+            yield from _mixing(node)
 
 
-def _mixing(graph: Graph, node: fx.Node) -> Iterator[Problem]:
+def _mixing(node: fx.Node) -> Iterator[Problem]:
     """Only operators that move values may work on integers outside the planish namespace."""
     from .ops import Quantization
 
@@ -212,5 +212,7 @@ def _integer_operator(graph: Graph, node: fx.Node) -> Iterator[Problem]:
     if "lo" in values:
         low, high = dtype_range(values.get("dtype") or node.meta["val"].dtype)
         if not low <= values["lo"] <= values["hi"] <= high:
-            what = f"{node.name} clamps to [{values['lo']}, {values['hi']}], outside [{low}, {high}]"
+            what = (
+                f"{node.name} clamps to [{values['lo']}, {values['hi']}], outside [{low}, {high}]"
+            )
             yield Problem("I3", what, node)

@@ -62,5 +62,3 @@ def _apply(graph: Graph, rule: object) -> bool:
         graph.infer()
         return True
     return False
-
-

@@ -51,6 +51,10 @@ def batches(data: Iterable[Any] | None, graph: Graph, purpose: str) -> Iterator[
     """
     if data is None:
         raise DataError(f"{purpose} needs data", cure="pass data=... to Pipeline.run")
+    if not isinstance(data, Iterable):
+        raise DataError(
+            f"{purpose} got a {type(data).__name__} as data", cure="give an iterable of batches"
+        )
     count = 0
     for index, raw in enumerate(data):
         yield _batch(raw, graph.inputs, f"{purpose}, batch {index}")
@@ -74,7 +78,9 @@ def _split(raw: Any, specs: list[InputSpec], where: str) -> tuple[list[Any], Any
         missing = [name for name in names if name not in raw]
         if missing:
             raise DataError(f"the batch has no {missing}; it has {sorted(raw)}", where=where)
-        label = next((raw[name] for name in _LABEL_NAMES if name in raw and name not in names), None)
+        label = next(
+            (raw[name] for name in _LABEL_NAMES if name in raw and name not in names), None
+        )
         return [raw[name] for name in names], label
     if not isinstance(raw, tuple | list):
         raw = [raw]

@@ -74,10 +74,10 @@ class _Affine:
 def _fold(graph: Graph, norm: fx.Node) -> str | None:
     """Fold one batch norm; return the reason if it can't be."""
     values = arguments(norm)
-    if values["training"]:
-        return "it is in training mode; call graph.eval() first"
     if values["running_mean"] is None or values["running_var"] is None:
         return "it has no running statistics, so that its result depends on the batch"
+    if values["training"]:
+        return "it is in training mode; call graph.eval() first"
     affine = _affine(graph, values)
     before: Any = values["input"]
     if before.target in _LAYERS:

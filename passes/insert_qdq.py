@@ -195,9 +195,7 @@ class _Observing(fx.Interpreter):
         return value
 
 
-def _insert_activations(
-    graph: Graph, placement: Placement, chosen: dict[fx.Node, QParams]
-) -> None:
+def _insert_activations(graph: Graph, placement: Placement, chosen: dict[fx.Node, QParams]) -> None:
     names: dict[fx.Node, tuple[str, str]] = {}
     for point in placement.points:
         leader = placement.representative(point)

@@ -17,7 +17,9 @@ fake_quantize = torch.ops.planish.fake_quantize.default
 
 
 class Kind(enum.Enum):
-    """QUANTIZE: a float value enters. COMPUTE: an integer operator, with fused clamps. CLAMP: a
+    """What stands in front of a fake-quantize.
+
+    QUANTIZE: a float value enters. COMPUTE: an integer operator, with fused clamps. CLAMP: a
     clamp of a quantized value on its own scale. REQUANTIZE: a change of scale. SAME: nothing.
     """
 
@@ -104,10 +106,8 @@ def _match(graph: Graph, node: fx.Node, found: Patterns) -> Pattern:
         before = found.quantized.get(start)
         if before is None:
             continue
-        if before != qparams:
-            kind = Kind.REQUANTIZE
-        else:
-            kind = Kind.CLAMP if covered else Kind.SAME
+        same_scale = Kind.CLAMP if covered else Kind.SAME
+        kind = same_scale if before == qparams else Kind.REQUANTIZE
         return Pattern(kind, qparams, start, limits, tuple(covered))
     return Pattern(Kind.QUANTIZE, qparams, value, (-_INF, _INF), ())
 

@@ -1,4 +1,4 @@
-"""lower-to-integer: the simulated graph becomes the integer graph that every backend starts from."""
+"""lower-to-integer: what was simulated becomes the integer graph that backends start from."""
 
 from __future__ import annotations
 
@@ -192,9 +192,7 @@ class _Lowering:
         )
         rest = (values["axis"], values["lo"], values["hi"])
         simulated = fake_quantize(x.detach(), scale, zero_point, *rest)
-        return self.new.fx.get_attr(
-            self.new.new_attribute(str(values["x"].target), simulated)
-        )
+        return self.new.fx.get_attr(self.new.new_attribute(str(values["x"].target), simulated))
 
     def _call(self, node: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:
         new = self.new.fx.create_node("call_function", target, args, name=node.name)

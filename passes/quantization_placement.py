@@ -56,11 +56,11 @@ class Placement:
 
 
 def quantization_placement(
-    graph: Graph, skip: Callable[[fx.Node], bool] = lambda node: False
+    graph: Graph, skip: Callable[[fx.Node], bool] = lambda _: False
 ) -> Placement:
     """Return where to quantize; `skip` names layers that the user wants in float."""
     placement = Placement()
-    kinds = {node: _kind(graph, node, skip, placement) for node in graph.calls}
+    kinds = {node: _kind(node, skip, placement) for node in graph.calls}
     produced = _produced(graph, kinds)
     demanded = _demanded(graph, kinds)
     for node in graph.nodes:
@@ -76,18 +76,18 @@ def quantization_placement(
         elif kind in (Quantization.INTEGER, Quantization.TABLE):
             if _fused_clamp(node, kinds) is None:
                 placement.points.append(node)
-        elif node in demanded and _is_value(graph, node):
+        elif node in demanded and _is_value(node):
             placement.points.append(node)
-            placement.readers[node] = [u for u in node.users if _reads_quantized(u, kinds, demanded)]
+            placement.readers[node] = [
+                u for u in node.users if _reads_quantized(u, kinds, demanded)
+            ]
     return placement
 
 
-def _kind(
-    graph: Graph, node: fx.Node, skip: Callable[[fx.Node], bool], placement: Placement
-) -> Quantization:
-    """Return what a node becomes; FLOAT with a reason where its operands or the user forbid more."""
+def _kind(node: fx.Node, skip: Callable[[fx.Node], bool], placement: Placement) -> Quantization:
+    """Return what a node becomes; FLOAT with a reason where operands or user say so."""
     kind = row(node).quantization
-    reason = _obstacle(graph, node, kind)
+    reason = _obstacle(node, kind)
     if kind in (Quantization.INTEGER, Quantization.TABLE) and skip(node):
         reason = "the user asked to skip it"
     if reason is None:
@@ -96,7 +96,7 @@ def _kind(
     return Quantization.FLOAT
 
 
-def _obstacle(graph: Graph, node: fx.Node, kind: Quantization) -> str | None:
+def _obstacle(node: fx.Node, kind: Quantization) -> str | None:
     name = row(node).name
     value = node.meta["val"]
     if not isinstance(value, torch.Tensor):
@@ -116,7 +116,6 @@ def _obstacle(graph: Graph, node: fx.Node, kind: Quantization) -> str | None:
         operands = activations(node)
         if len(operands) < 2 or any(stored(operand) for operand in operands):
             return "add of a constant has no integer form"
-    del graph
     return None
 
 
@@ -124,9 +123,8 @@ def _source(node: fx.Node) -> fx.Node:
     return activations(node)[0]
 
 
-def _is_value(graph: Graph, node: fx.Node) -> bool:
+def _is_value(node: fx.Node) -> bool:
     value = node.meta.get("val")
-    del graph
     return isinstance(value, torch.Tensor) and value.dtype == torch.float32
 
 
@@ -169,9 +167,7 @@ def _join_inputs(node: fx.Node, placement: Placement) -> None:
             placement.join(first, other)
 
 
-def _place_clamp(
-    node: fx.Node, kinds: dict[fx.Node, Quantization], placement: Placement
-) -> None:
+def _place_clamp(node: fx.Node, kinds: dict[fx.Node, Quantization], placement: Placement) -> None:
     """A clamp that fuses carries its producer's point; another one keeps its input's scale."""
     source = _source(node)
     chain = source

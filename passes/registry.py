@@ -56,7 +56,9 @@ def pass_class(name: str) -> type[Pass]:
             f"pass {name!r} can't be loaded: {error}", where=f"entry point {foreign[name].value}"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Pass)):
-        raise OptionError(f"pass {name!r} is not a Pass", where=f"entry point {foreign[name].value}")
+        raise OptionError(
+            f"pass {name!r} is not a Pass", where=f"entry point {foreign[name].value}"
+        )
     return loaded
 
 

@@ -26,7 +26,9 @@ def quantize(
     some value, and this is the one that a maximum followed by a minimum gives.
     """
     scaled = x / torch.as_tensor(scale, dtype=torch.float32, device=x.device)
-    shifted = torch.nan_to_num(torch.round(scaled), nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    shifted = torch.nan_to_num(
+        torch.round(scaled), nan=-math.inf, posinf=math.inf, neginf=-math.inf
+    )
     return torch.clamp(shifted + zero_point, lo, hi)
 
 

@@ -59,7 +59,7 @@ def conv2d_i8(
     else:
         padded = F.pad(centered, [left, right, top, bottom])
         exact = F.conv2d(padded, weight.to(torch.float64), None, stride, 0, dilation, groups)
-    # A library may transform the convolution, so the sums are integers up to an error far below 1/2.
+    # A library may transform the convolution: sums are integers up to an error far below 1/2.
     accumulator = _add_bias(wrap_int32(torch.round(exact)), bias, 1)
     return requantize(accumulator, multiplier.view(1, -1, 1, 1), y_zero_point, lo, hi, dtype)
 

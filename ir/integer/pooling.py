@@ -145,7 +145,8 @@ define(
 )
 define(
     "avg_pool2d_i8(Tensor x, Tensor multiplier, int[2] kernel, int[2] stride, int[4] padding, "
-    "bool ceil_mode, int x_zero_point, int y_zero_point, int lo, int hi, ScalarType dtype) -> Tensor",
+    "bool ceil_mode, int x_zero_point, int y_zero_point, int lo, int hi, ScalarType dtype)"
+    " -> Tensor",
     avg_pool2d_i8,
     lambda x, multiplier, kernel, stride, padding, ceil_mode, *rest: _windows_shape(
         x, kernel, stride, padding, [1, 1], ceil_mode, rest[-1]

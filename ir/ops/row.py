@@ -126,7 +126,7 @@ def row(node: fx.Node) -> OperatorRow:
         raise OperatorError(
             f"operator {node.target} has no row in the operator table",
             where=f"node {node.name!r}, {get_origin(node)}",
-            cure="register one with planish.ir.register(OperatorRow(...)); see docs/add-an-operator.md",
+            cure="register one: planish.ir.register(OperatorRow(...)), docs/add-an-operator.md",
         )
     return found
 

@@ -52,7 +52,7 @@ ROWS = (
         inputs=("tensors",),
     ),
     _move("flatten", _aten.flatten.using_ints, "Flatten", Channels.FLATTENS),
-    _move("view", _aten.view.default, "Reshape"),
+    _move("reshape", _aten.reshape.default, "Reshape"),
     _move("permute", _aten.permute.default, "Transpose"),
     _move("slice", _aten.slice.Tensor, "Slice"),
     _move("unsqueeze", _aten.unsqueeze.default, "Unsqueeze"),

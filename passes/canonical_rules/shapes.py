@@ -14,10 +14,15 @@ from planish.ir.ops import arguments
 from .rewriting import insert_after, replace_with
 
 aten = torch.ops.aten
+# What torch.export writes where a slice has no end.
+_END = 2**63 - 1
 
 
 def spell_view(graph: Graph, node: fx.Node) -> bool:
-    """reshape and view -> flatten where that is what they do, else view([-1, ...])."""
+    """reshape and view -> flatten where that is what they do, else reshape([-1, ...]).
+
+    reshape, not view: what a view may do depends on strides, which are no part of a value.
+    """
     if node.target not in (aten.view.default, aten.reshape.default, aten._unsafe_view.default):
         return False
     source = node.args[0]
@@ -33,9 +38,9 @@ def spell_view(graph: Graph, node: fx.Node) -> bool:
     sizes = [-1 if size is None else size for size in new]
     if sizes.count(-1) > 1:
         return False
-    if node.target is aten.view.default and list(node.args[1]) == sizes:  # type: ignore[arg-type]
+    if node.target is aten.reshape.default and list(node.args[1]) == sizes:  # type: ignore[arg-type]
         return False
-    replace_with(graph, node, aten.view.default, (source, sizes))
+    replace_with(graph, node, aten.reshape.default, (source, sizes))
     return True
 
 
@@ -45,7 +50,7 @@ def _keeps_batch(source: fx.Node, node: fx.Node) -> bool:
 
 
 def spell_flatten(graph: Graph, node: fx.Node) -> bool:
-    """A flatten of two axes or fewer is nothing; unwritten ends become -1; others are views."""
+    """A flatten of one axis is nothing; unwritten ends become -1; others are reshapes."""
     if node.target is not aten.flatten.using_ints:
         return False
     values = arguments(node)
@@ -64,23 +69,48 @@ def spell_flatten(graph: Graph, node: fx.Node) -> bool:
     sizes = [-1 if size is None else size for size in graph.shape(node)]
     if sizes.count(-1) > 1:
         return False
-    replace_with(graph, node, aten.view.default, (source, sizes))
+    replace_with(graph, node, aten.reshape.default, (source, sizes))
     return True
 
 
 def spell_transpose(graph: Graph, node: fx.Node) -> bool:
-    """transpose and t -> permute."""
-    source = node.args[0] if node.args else None
-    if node.target is aten.t.default:
+    """transpose, t and the attribute T -> permute."""
+    if node.target in (aten.t.default, aten.numpy_T.default):
+        if len(graph.shape(node)) != 2:
+            return False
         first, second = 0, 1
     elif node.target is aten.transpose.int:
-        first, second = node.args[1], node.args[2]  # type: ignore[assignment]
+        values = arguments(node)
+        first, second = int(values["dim0"]), int(values["dim1"])
     else:
         return False
-    assert isinstance(source, fx.Node)
-    order = list(range(len(graph.shape(source))))
+    order = list(range(len(graph.shape(node))))
     order[first], order[second] = order[second], order[first]
-    replace_with(graph, node, aten.permute.default, (source, order))
+    replace_with(graph, node, aten.permute.default, (node.args[0], order))
+    return True
+
+
+def spell_slice(graph: Graph, node: fx.Node) -> bool:
+    """A slice of everything is nothing; ends and negative positions become plain positions."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    values = arguments(node)
+    source: fx.Node = values["self"]
+    axis = values["dim"] % len(graph.shape(source))
+    size = graph.shape(source)[axis]
+    start, end = values["start"] or 0, values["end"]
+    everything = start == 0 and values["step"] == 1 and (end is None or end == _END)
+    if everything or (size is not None and (start, end, values["step"]) == (0, size, 1)):
+        node.replace_all_uses_with(source)
+        graph.fx.erase_node(node)
+        return True
+    if size is None or not isinstance(start, int) or not isinstance(end, int | None):
+        return False
+    start, end, _ = slice(start, end).indices(size)
+    plain = (source, axis, start, end, values["step"])
+    if node.args == plain and not node.kwargs:
+        return False
+    node.args, node.kwargs = plain, {}
     return True
 
 
@@ -120,7 +150,7 @@ def spell_pieces(graph: Graph, node: fx.Node) -> bool:
     starts = _starts([piece.shape[axis] for piece in node.meta["val"]])
     for user in list(node.users):
         start, end = starts[user.args[1]]  # type: ignore[index]
-        replace_with(graph, user, aten.slice.Tensor, (source, axis, start, end))
+        replace_with(graph, user, aten.slice.Tensor, (source, axis, start, end, 1))
     graph.fx.erase_node(node)
     return True
 
@@ -130,25 +160,24 @@ def _starts(sizes: list[int]) -> list[tuple[int, int]]:
     return [(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
-def merge_views(graph: Graph, node: fx.Node) -> bool:
-    """view(view(x)) -> view(x); a view back to the shape it came from is nothing."""
+def merge_reshapes(graph: Graph, node: fx.Node) -> bool:
+    """reshape(reshape(x)) -> reshape(x)."""
     source = node.args[0] if node.args else None
-    if node.target is not aten.view.default or not isinstance(source, fx.Node):
+    if node.target is not aten.reshape.default or not isinstance(source, fx.Node):
         return False
-    if source.target is not aten.view.default or len(source.users) > 1:
+    if source.target is not aten.reshape.default or len(source.users) > 1:
         return False
     del graph
     node.update_arg(0, source.args[0])
     return True
 
 
-
-
 SHAPE_RULES = (
     spell_view,
     spell_flatten,
     spell_transpose,
+    spell_slice,
     spell_global_mean,
     spell_pieces,
-    merge_views,
+    merge_reshapes,
 )

@@ -132,12 +132,12 @@ def write_defaults(graph: Graph, node: fx.Node) -> bool:
 
 
 def spell_linear(graph: Graph, node: fx.Node) -> bool:
-    """addmm(b, x, t(w)) and mm(x, t(w)), w stored -> linear(x, w, b)."""
+    """addmm(b, x, t(w)), mm(x, t(w)) and matmul(x, t(w)), w stored -> linear(x, w, b)."""
     if node.target is aten.addmm.default:
         bias, x, transposed = node.args[:3]
         if node.kwargs or not isinstance(bias, fx.Node) or bias.op != "get_attr":
             return False
-    elif node.target is aten.mm.default:
+    elif node.target in (aten.mm.default, aten.matmul.default):
         (x, transposed), bias = node.args, None
     else:
         return False

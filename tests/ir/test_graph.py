@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,9 @@ def test_takes_arrays_and_names(graph: Graph) -> None:
         ((torch.zeros(1, 3, 6, 6, dtype=torch.float64),), {}, "dtype f64, expected image: f32"),
     ],
 )
-def test_wrong_inputs(graph: Graph, args: tuple, kwargs: dict, message: str) -> None:
+def test_wrong_inputs(
+    graph: Graph, args: tuple[Any, ...], kwargs: dict[str, Any], message: str
+) -> None:
     with pytest.raises(DataError) as error:
         graph(*args, **kwargs)
     assert message in str(error.value)
@@ -118,7 +121,7 @@ def test_a_truncated_file_is_an_error(graph: Graph, tmp_path: Path, keep: int) -
     ],
 )
 def test_a_foreign_description_is_an_error(
-    graph: Graph, tmp_path: Path, change: Callable[[dict], object]
+    graph: Graph, tmp_path: Path, change: Callable[[dict[str, Any]], object]
 ) -> None:
     path = tmp_path / "small.graph"
     graph.save(path)

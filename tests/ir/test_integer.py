@@ -1,6 +1,7 @@
 """The integer operators against formulas written out in NumPy, value by value."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def rne_requantize(acc: int, multiplier: float, zero: int, lo: int, hi: int) -> 
 
 
 @st.composite
-def convolutions(draw: st.DrawFn) -> dict:
+def convolutions(draw: st.DrawFn) -> dict[str, Any]:
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     per_group, out_group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     kernel = [draw(st.integers(1, 3)), draw(st.integers(1, 3))]
@@ -53,7 +54,7 @@ def random_integers(
 
 @given(convolutions())
 @settings(max_examples=60, deadline=None)
-def test_conv2d_i8(case: dict) -> None:
+def test_conv2d_i8(case: dict[str, Any]) -> None:
     rng = np.random.default_rng(case["seed"])
     x = random_integers(rng, case["x"], case["dtype"], case["extreme"])
     weight = random_integers(rng, case["weight"], torch.int8, case["extreme"])
@@ -93,7 +94,7 @@ def test_linear_i8(seed: int, extreme: bool) -> None:
     got = ops.linear_i8(x, weight, None, multiplier, 7, -3, -128, 127, torch.int8)
     acc = (x.numpy().astype(np.int64) - 7) @ weight.numpy().astype(np.int64).T
     for index in np.ndindex(*got.shape):
-        expected = rne_requantize(acc[index], float(multiplier[index[-1]]), -3, -128, 127)
+        expected = rne_requantize(int(acc[index]), float(multiplier[index[-1]]), -3, -128, 127)
         assert int(got[index]) == expected
 
 
