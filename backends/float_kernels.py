@@ -1,0 +1,202 @@
+"""TVM's own lowering of a float module into kernel calls of the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx
+import tvm
+import tvm_ffi
+from tvm import ir, relax, s_tir, tirx
+from tvm.relax.frontend.torch import from_exported_program
+from tvm.tirx.buffer import buffer_data_pointer_type
+
+from planish.ir import OperatorError
+
+from .islands import check_exportable
+from .kernels import close_kernel
+from .layout import dense_layout
+from .plan import Parameter, Plan, Value
+
+
+@dataclass(frozen=True)
+class FloatKernel:
+    """A TensorIR function from Relax; equal ones are compiled once.
+
+    Attributes:
+        function: The function, on raw pointers.
+        temporaries: Shape and dtype of the memory that its last parameters point to.
+        name: TVM's name of what it computes: "fused_conv2d_add".
+        key: Equal for equal functions.
+    """
+
+    function: Any
+    temporaries: tuple[tuple[tuple[int, ...], str], ...]
+    name: str
+    key: tuple[str, int]
+
+    def build(self) -> Any:
+        """Return the kernel as a function that the entry may call."""
+        return close_kernel(self.function, self.name)
+
+
+def lower_module(
+    module: torch.fx.GraphModule,
+    samples: tuple[torch.Tensor, ...],
+    inputs: list[Value],
+    plan: Plan,
+    label: str,
+) -> list[Value]:
+    """Append a float module's kernel calls; return the values of its results.
+
+    Args:
+        module: ATen, takes and returns tensors of static shapes.
+        samples: Inputs of the right shapes.
+        inputs: Where the inputs lie.
+        plan: What is filled.
+        label: Whose calls they are.
+
+    Raises:
+        OperatorError: TVM has no lowering for an operator.
+    """
+    exported = check_exportable(module, samples)
+    try:
+        imported = from_exported_program(exported)
+    except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        raise OperatorError(
+            f"TVM can't import a float operator: {lines[0]}",
+            where=label,
+            cure="quantize it to a table, or rewrite the model without it",
+        ) from error
+    with tvm.target.Target(plan.target.tvm_target):
+        lowered = ir.transform.Sequential(
+            [
+                relax.transform.DecomposeOpsForInference(),
+                relax.transform.CanonicalizeBindings(),
+                relax.transform.LegalizeOps(),
+                relax.transform.FoldConstant(),
+                relax.transform.AnnotateTIROpPattern(),
+                relax.transform.FuseOps(),
+                relax.transform.FuseTIR(),
+                relax.transform.CanonicalizeBindings(),
+                relax.transform.DeadCodeElimination(),
+            ]
+        )(imported)
+    return _Translator(lowered, inputs, plan, label).run()
+
+
+class _Translator:
+    """Walks the bindings of a lowered Relax function."""
+
+    def __init__(self, module: Any, inputs: list[Value], plan: Plan, label: str) -> None:
+        self.module, self.plan, self.label = module, plan, label
+        self.main = module["main"]
+        self.values: dict[Any, Any] = dict(zip(self.main.params, inputs, strict=True))
+        self.kernels: dict[Any, FloatKernel] = {}
+
+    def run(self) -> list[Value]:
+        """Return the values of the function's results."""
+        body = self.main.body
+        for block in body.blocks:
+            for binding in block.bindings:
+                self.values[binding.var] = self._value(binding.value)
+        result = self._value(body.body)
+        results = result if isinstance(result, list) else [result]
+        return [self._own(value) for value in results]
+
+    def _value(self, expression: Any) -> Any:
+        if isinstance(expression, ir.Tuple):
+            return [self._value(item) for item in expression.fields]
+        if isinstance(expression, ir.TupleGetItem):
+            return self._value(expression.tuple_value)[expression.index]
+        if isinstance(expression, ir.GenericConst):
+            return self._constant(expression)
+        if expression in self.values:
+            return self.values[expression]
+        if isinstance(expression, ir.Call) and expression.op.name == "relax.call_tir":
+            return self._call(expression)
+        raise OperatorError(
+            f"TVM left {getattr(getattr(expression, 'op', None), 'name', expression)} unlowered",
+            where=self.label,
+        )
+
+    def _constant(self, constant: Any) -> Parameter:
+        array = constant.value.numpy()
+        name = f"{self.label}/constant{len(self.plan.tensors)}"
+        return self.plan.parameter("raw", tensor=self.plan.store(name, array))
+
+    def _call(self, call: Any) -> Any:
+        name = call.args[0]
+        arguments = self._value(call.args[1])
+        types = call.ty_args[0]
+        many = isinstance(types, ir.TupleType)
+        made = [self._new(t, name.name_hint) for t in (types.fields if many else [types])]
+        kernel = self._kernel(name)
+        spare = [
+            Value(f"{kernel.name}_temporary", dense_layout(shape, dtype), dense=True)
+            for shape, dtype in kernel.temporaries
+        ]
+        self.plan.call(kernel, [*arguments, *made, *spare], [], self.label)
+        return made if many else made[0]
+
+    def _new(self, tensor_type: Any, name: str) -> Value:
+        shape = tuple(int(size) for size in tensor_type.shape)
+        return Value(name, dense_layout(shape, str(tensor_type.dtype)), dense=True)
+
+    def _kernel(self, name: Any) -> FloatKernel:
+        if name not in self.kernels:
+            function, temporaries = _with_pointers(_lower_blocks(self.module[name]))
+            key = (name.name_hint, int(tvm_ffi.structural_hash(function)))
+            self.kernels[name] = FloatKernel(function, tuple(temporaries), name.name_hint, key)
+        return self.kernels[name]
+
+    def _own(self, value: Any) -> Value:
+        """Return a result as a value of the workspace: constants and inputs are copied."""
+        if isinstance(value, Value):
+            return value
+        raise OperatorError("a float result is constant", where=self.label)
+
+
+def _lower_blocks(function: Any) -> Any:
+    """Return a function without blocks: plain loops over flat buffers."""
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    passes = [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.StmtSimplify(),
+        s_tir.transform.LowerOpaqueBlock(),
+    ]
+    lowered = ir.transform.Sequential(passes)(module)["main"]
+    return lowered.without_attr("global_symbol")
+
+
+def _with_pointers(function: Any) -> tuple[Any, list[tuple[tuple[int, ...], str]]]:
+    """Return a function on raw pointers, and the temporaries that it takes as its last ones.
+
+    Its own allocations become memory of the workspace: nothing is allocated while a network runs.
+    """
+    temporaries: list[tuple[tuple[int, ...], str]] = []
+    extra: list[Any] = []
+
+    def take(allocation: Any) -> Any:
+        buffer = allocation.buffer
+        shape = tuple(int(size) for size in buffer.ty.shape)
+        temporaries.append((shape, str(buffer.ty.dtype)))
+        extra.append(tirx.Var(f"temporary{len(extra)}", buffer_data_pointer_type(buffer)))
+        return tirx.DeclBuffer(buffer, data=extra[-1])
+
+    body = tvm_ffi.structural_map(function.body, (tirx.AllocBuffer, take))
+    pointers = [tirx.Var(f"{b.name}_data", buffer_data_pointer_type(b)) for b in function.params]
+    declared = [
+        tirx.DeclBuffer(buffer, data=pointer)
+        for buffer, pointer in zip(function.params, pointers, strict=True)
+    ]
+    body = tirx.SeqStmt([*declared, body])
+    return tirx.PrimFunc([*pointers, *extra], body, attrs=function.attrs), temporaries
