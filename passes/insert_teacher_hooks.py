@@ -70,6 +70,7 @@ class InsertTeacherHooks(Pass):
     taps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        """Check the options."""
         weights = (self.soft_labels, self.hard_labels, self.features, self.attention)
         check_option(
             all(math.isfinite(weight) and weight >= 0 for weight in weights) and any(weights),

@@ -80,6 +80,7 @@ class Train(Pass):
     checkpoint: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        """Check the options and make them plain values."""
         options = self.optimizer_options.items()
         plain = {key: list(v) if isinstance(v, tuple) else v for key, v in options}
         object.__setattr__(self, "optimizer_options", plain)

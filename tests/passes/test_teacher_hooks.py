@@ -12,7 +12,13 @@ from torch.nn import functional as F
 
 from planish import capture
 from planish.ir import Graph, Level, OptionError, PassError, PlanishError, verify
-from planish.passes import Context, InsertTeacherHooks, RemoveTeacherHooks, Train
+from planish.passes import (
+    Context,
+    InsertTeacherHooks,
+    PruneChannels,
+    RemoveTeacherHooks,
+    Train,
+)
 from planish.passes.fold_batch_norm import FoldBatchNorm
 from planish.passes.insert_qdq import InsertQDQ
 from planish.passes.teacher_hooks import HOOKS, student_module
@@ -327,3 +333,28 @@ def test_a_file_that_is_no_teacher(tmp_path: Path) -> None:
     for name, message in (("junk", "not a planish graph"), ("none", "can't read")):
         with pytest.raises(PlanishError, match=message):
             InsertTeacherHooks(teacher=tmp_path / name).run(net(2), Context())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_network_teaches_and_is_restored(
+    seed: int, random_model: Callable[[int], nn.Module]
+) -> None:
+    model, x = random_model(seed), torch.randn(4, 3, 9, 8)
+    graph = capture(model, (x,))
+    text = graph.text()
+    insert(graph, graph.copy(), features=1.0, attention=1.0)
+    student, teacher, *_ = graph.module(x)
+    torch.testing.assert_close(student, teacher, rtol=0, atol=0)
+    torch.testing.assert_close(student, model(x))
+    Train(learning_rate=1e-3).run(graph, Context(data=[(x, torch.arange(4))]))
+    RemoveTeacherHooks().run(graph, Context())
+    verify(graph)
+    assert graph.text() == text
+
+
+def test_pruned_students_keep_their_names() -> None:
+    teacher = net(8)
+    student = PruneChannels(macs=0.5).run(teacher.copy(), Context()).graph
+    result = InsertTeacherHooks(teacher, features=1.0).run(student, Context())
+    verify(student)
+    assert result.notes == {"taps": ["relu", "relu_1"], "adapters": ["relu", "relu_1"]}
