@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import os
 import sys
 import tempfile
 import threading
@@ -55,6 +56,8 @@ def load_thread_pool() -> Callable[..., Any]:
             cure="pip install apache-tvm, or compile with threads=1",
         )
     ffi = load_ffi()
+    # TVM would bind threads to cores, the caller's thread too, and torch's after it.
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
     ctypes.CDLL(str(existing[0]), mode=ctypes.RTLD_GLOBAL)
     return ffi.get_global_func("runtime.config_threadpool")
 
