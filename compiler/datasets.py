@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish.ir.errors import DataError
+from planish.ir.files import write_beside
 
 SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 # The second knows no https; the checksums guard both.
@@ -104,6 +105,7 @@ def fashion_mnist(
 
     Raises:
         DataError: A file that is there is damaged, or neither the files nor scikit-learn are there.
+        PlanishError: The disk is full.
     """
     cache = cache or user_cache() / "fashion-mnist"
     for folder in (system, cache):
@@ -204,15 +206,13 @@ def _read_split(folder: Path, prefix: str) -> Split:
 def _download(mirror: str, folder: Path, timeout: float) -> bool:
     """Fetch the four files into `folder`; False where the mirror is silent or serves others."""
     for name, expected in SHA256.items():
-        beside = folder / f"{name}.tmp"
         try:
             with urllib.request.urlopen(mirror + name, timeout=timeout) as answer:
                 packed = answer.read()
             if hashlib.sha256(gzip.decompress(packed)).hexdigest() != expected:
                 return False
             folder.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(packed)
-            os.replace(beside, folder / name)
         except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException):
             return False
+        write_beside(folder / name, packed)
     return True

@@ -6,7 +6,6 @@ smoothing: Szegedy et al., "Rethinking the Inception Architecture" (CVPR 2016), 
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +14,13 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from planish.datasets import Dataset, fashion_mnist
 from planish.ir import PlanishError
+from planish.ir.files import write_beside
 
 from .model import ResNet20, accuracy
 
@@ -115,11 +115,9 @@ def train(data: Dataset, recipe: Recipe, console: Console) -> nn.Module:
 
 
 def save(model: nn.Module, out: Path, notes: dict[str, str]) -> None:
-    """Write the weights as safetensors with `notes` as metadata; beside first, then renamed."""
+    """Write the weights as safetensors with `notes` as metadata."""
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    beside = out.with_suffix(".tmp")
-    save_file(weights, beside, metadata=notes)
-    os.replace(beside, out)
+    write_beside(out, serialize(weights, metadata=notes))
 
 
 def main(

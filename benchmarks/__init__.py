@@ -1,0 +1,1 @@
+"""Side by side: planish and other runtimes, on the same networks, in the same process."""
