@@ -231,7 +231,7 @@ def _check_processor(manifest: dict[str, Any], where: str) -> None:
     missing = sorted(set(target["cpu_flags"]) - cpu_flags())
     if missing:
         raise ArtifactError(
-            f"the artifact is for another CPU: target {target['name']!r} needs {', '.join(missing)}",
+            f"the artifact is for another CPU: {target['name']!r} needs {', '.join(missing)}",
             where=where,
             cure="compile it for a target that this machine has, such as x86-64-v3",
         )

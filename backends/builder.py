@@ -165,9 +165,9 @@ class _Interface:
     def __init__(self, graph: Graph, *, integer: bool) -> None:
         self._graph = graph
         placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-        self._ends = {
-            node: self._quantized_input(node) for node in placeholders
-        } | {node: self._quantized_output(node) for node in graph.outputs}
+        self._ends = {node: self._quantized_input(node) for node in placeholders} | {
+            node: self._quantized_output(node) for node in graph.outputs
+        }
         self.placeholders = placeholders
         swap = {n: e for n, e in self._ends.items() if e is not None} if integer else {}
         self.inputs = [swap[n][0] if n in swap else n for n in placeholders]

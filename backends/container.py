@@ -117,5 +117,3 @@ def save_file(path: str | os.PathLike[str], content: bytes) -> None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-

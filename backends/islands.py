@@ -20,7 +20,6 @@ from .coverage import is_float
 
 if TYPE_CHECKING:
     from .lowering import Lowering
-    from .plan import Value
 
 
 @dataclass
@@ -126,5 +125,3 @@ def check_exportable(module: torch.fx.GraphModule, samples: tuple[torch.Tensor, 
     except (RuntimeError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise OperatorError(f"a float operator can't be exported: {first}") from error
-
-

@@ -106,6 +106,4 @@ def loop_nest(
     merged = [one] * (4 - len(merged)) + merged
     if not axes:
         merged[-1] = (1, tuple(1 for _ in steps))
-    return tuple(m[0] for m in merged), [
-        tuple(m[1][i] for m in merged) for i in range(len(steps))
-    ]
+    return tuple(m[0] for m in merged), [tuple(m[1][i] for m in merged) for i in range(len(steps))]

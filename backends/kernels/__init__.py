@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 # Family name to "module:builder". A builder takes the options and returns a tvm.tirx.PrimFunc.
@@ -48,9 +49,15 @@ class Kernel:
 
     def build(self) -> Any:
         """Return the kernel as a tvm.tirx.PrimFunc."""
-        module, function = FAMILIES[self.family].split(":")
-        builder = getattr(importlib.import_module(f".{module}", __name__), function)
-        return close_kernel(builder(**dict(self.options)), self.name)
+        return _build(self)
+
+
+@cache
+def _build(kernel: Kernel) -> Any:
+    """Build a kernel once in a process: parsing TVMScript takes longer than compiling it."""
+    module, function = FAMILIES[kernel.family].split(":")
+    builder = getattr(importlib.import_module(f".{module}", __name__), function)
+    return close_kernel(builder(**dict(kernel.options)), kernel.name)
 
 
 def close_kernel(function: Any, name: str) -> Any:

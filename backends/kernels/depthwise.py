@@ -2,13 +2,15 @@
 
 Channels lie side by side, so a vector holds `channels` neighbours of one pixel. Two taps at a time
 are interleaved channel by channel and multiplied with interleaved weights by `vpmaddwd`, which
-leaves int32 sums of the pair: exact, since a product is at most 255 * 128. Interleaving works inside
+leaves int32 sums of the pair: exact, as a product is at most 255 * 128. Interleaving works inside
 128-bit halves, so the two accumulators hold the channels in an order that the packed bias and
 multipliers share, and that `packusdw` undoes when the results are narrowed.
 
 A block is `channels` channels; the last block of a layer starts early instead of being short.
 """
 
+import functools
+import operator
 from typing import Any
 
 from tvm.script import tirx as T
@@ -29,8 +31,8 @@ def build(storage: str, channels: int, pixels: int, parallel: bool = False) -> A
         for part in range(channels // 8)
     ]
     parts = channels // 8
-    low = sum(interleave[:parts], [])
-    high = sum(interleave[parts:], [])
+    low = functools.reduce(operator.iadd, interleave[:parts], [])
+    high = functools.reduce(operator.iadd, interleave[parts:], [])
     narrow = "llvm.x86.avx2.packusdw" if channels == 16 else "llvm.x86.sse41.packusdw"
     wide, vector = f"int16x{channels}", f"{storage}x{channels}"
     loop = T.parallel if parallel else T.serial
@@ -119,30 +121,30 @@ def build(storage: str, channels: int, pixels: int, parallel: bool = False) -> A
                             weight[T.ramp(channels, 1, channels)],
                         )
                 for p in T.unroll(pixels):
-                    Y[
-                        T.ramp(pixel_offset[(first + p) * 2 + 1] + channel[block], 1, channels)
-                    ] = T.Cast(
-                        vector,
-                        T.call_llvm_pure_intrin(
-                            wide,
-                            narrow,
-                            requantize(
-                                accumulator[T.ramp(p * channels, 1, half)],
-                                M[T.ramp(block * channels, 1, half)],
-                                lo,
-                                hi,
-                                zero_point,
-                                half,
+                    Y[T.ramp(pixel_offset[(first + p) * 2 + 1] + channel[block], 1, channels)] = (
+                        T.Cast(
+                            vector,
+                            T.call_llvm_pure_intrin(
+                                wide,
+                                narrow,
+                                requantize(
+                                    accumulator[T.ramp(p * channels, 1, half)],
+                                    M[T.ramp(block * channels, 1, half)],
+                                    lo,
+                                    hi,
+                                    zero_point,
+                                    half,
+                                ),
+                                requantize(
+                                    accumulator[T.ramp(p * channels + half, 1, half)],
+                                    M[T.ramp(block * channels + half, 1, half)],
+                                    lo,
+                                    hi,
+                                    zero_point,
+                                    half,
+                                ),
                             ),
-                            requantize(
-                                accumulator[T.ramp(p * channels + half, 1, half)],
-                                M[T.ramp(block * channels + half, 1, half)],
-                                lo,
-                                hi,
-                                zero_point,
-                                half,
-                            ),
-                        ),
+                        )
                     )
 
     return kernel

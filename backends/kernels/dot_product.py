@@ -169,9 +169,7 @@ def build(
                             )
                         if partial:
                             for c in T.serial(
-                                T.max(
-                                    T.min(valid - in_group * block_lanes - v * lanes, lanes), 0
-                                )
+                                T.max(T.min(valid - in_group * block_lanes - v * lanes, lanes), 0)
                             ):
                                 Y[y_at + c] = T.Cast(storage, result[c])
                         else:

@@ -154,8 +154,6 @@ def build_add(storage: str, unit_a: bool, unit_b: bool, parallel: bool = False) 
                         + T.Cast("int32", B[b_at + (k if unit_b else 0)]) * b_factor
                         + offset
                     )
-                    Y[y_at + k] = T.Cast(
-                        storage, requantize(total, scale, lo, hi, zero_point, 1)
-                    )
+                    Y[y_at + k] = T.Cast(storage, requantize(total, scale, lo, hi, zero_point, 1))
 
     return kernel

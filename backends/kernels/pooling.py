@@ -60,9 +60,7 @@ def build_max(storage: str, lanes: int, kernel: tuple[int, int], parallel: bool 
                                 ),
                             )
                     Y[
-                        T.ramp(
-                            image * y_image + i * y_row + j * y_pixel + block * lanes, 1, lanes
-                        )
+                        T.ramp(image * y_image + i * y_row + j * y_pixel + block * lanes, 1, lanes)
                     ] = largest[T.ramp(0, 1, lanes)]
 
     return max_pool
@@ -131,9 +129,7 @@ def build_average(storage: str, lanes: int, parallel: bool = False) -> Any:
                                 ],
                             )
                     Y[
-                        T.ramp(
-                            image * y_image + i * y_row + j * y_pixel + block * lanes, 1, lanes
-                        )
+                        T.ramp(image * y_image + i * y_row + j * y_pixel + block * lanes, 1, lanes)
                     ] = T.Cast(
                         f"{storage}x{lanes}",
                         requantize(

@@ -16,9 +16,7 @@ from .layer import Layer, Residual, emit_layer
 from .movement import copy_reshaped
 
 
-def convolution(
-    lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node | None = None
-) -> None:
+def convolution(lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node | None = None) -> None:
     """Lower conv2d_i8, with the add_i8 that joins it if there is one."""
     values = arguments(node)
     _, _, height, width = lowering.shape(values["weight"])
@@ -82,7 +80,8 @@ def _emit(
     lo, hi = lowering.fusion.bounds(node)
     residual = _residual(lowering, node, add, shift) if add is not None else None
     weight, multiplier = lowering.stored(values["weight"]), lowering.stored(values["multiplier"])
-    assert weight is not None and multiplier is not None
+    assert weight is not None
+    assert multiplier is not None
     layer = Layer(
         x=x,
         y=y or lowering.new_integer(result),

@@ -60,9 +60,25 @@ class Depthwise(Strategy):
             Kernel.of(
                 "depthwise", storage=storage, channels=block, pixels=pixels, parallel=parallel
             ),
-            [layer.x, weights, bias, multiplier, layer.y, table]
-            + [plan.parameter("entries", values=taps), plan.parameter("entries", values=starts)],
-            [n_pixels, -(-tiles // chunk_tiles), chunk_tiles, len(starts), len(taps) // 2]
-            + [layer.lo, layer.hi, layer.zero_point],
+            [
+                layer.x,
+                weights,
+                bias,
+                multiplier,
+                layer.y,
+                table,
+                plan.parameter("entries", values=taps),
+                plan.parameter("entries", values=starts),
+            ],
+            [
+                n_pixels,
+                -(-tiles // chunk_tiles),
+                chunk_tiles,
+                len(starts),
+                len(taps) // 2,
+                layer.lo,
+                layer.hi,
+                layer.zero_point,
+            ],
             layer.label,
         )

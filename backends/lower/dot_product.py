@@ -98,14 +98,29 @@ def _emit_blocks(layer: Layer, blocks: Blocks, plan: Plan) -> None:
     weights, bias, multiplier = _parameters(layer, blocks, plan)
     plan.call(
         kernel,
-        [layer.x, weights, bias, multiplier, Pointer(layer.y, blocks.first)]
-        + [Pointer(other, blocks.first if residual else 0), table, run_table],
+        [
+            layer.x,
+            weights,
+            bias,
+            multiplier,
+            Pointer(layer.y, blocks.first),
+            Pointer(other, blocks.first if residual else 0),
+            table,
+            run_table,
+        ],
         [n_pixels, -(-tiles // chunk_tiles), chunk_tiles, n_blocks, group_blocks]
         + [layer.in_channels, layer.out_channels // layer.groups, n_runs, steps, blocks.count]
         + [layer.lo, layer.hi, layer.zero_point]
         + (
-            [residual.self_factor, residual.other_factor, residual.offset, residual.scale]
-            + [residual.lo, residual.hi, residual.zero_point]
+            [
+                residual.self_factor,
+                residual.other_factor,
+                residual.offset,
+                residual.scale,
+                residual.lo,
+                residual.hi,
+                residual.zero_point,
+            ]
             if residual
             else [0, 0, 0, 0.0, 0, 0, 0]
         ),

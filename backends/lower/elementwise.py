@@ -62,9 +62,19 @@ def add(lowering: Lowering, node: torch.fx.Node) -> None:
     plan.call(
         kernel,
         [Pointer(v, v.layout.base) for v in (a, b, y)],
-        [*sizes, *a_steps[:3], *b_steps[:3], *y_steps[:3], a_factor, b_factor]
-        + [-(a_zero * a_factor + b_zero * b_factor), 2.0 ** -int(values["shift"])]
-        + [lo - zero_point, hi - zero_point, zero_point + y.shift],
+        [
+            *sizes,
+            *a_steps[:3],
+            *b_steps[:3],
+            *y_steps[:3],
+            a_factor,
+            b_factor,
+            -(a_zero * a_factor + b_zero * b_factor),
+            2.0 ** (-int(values["shift"])),
+            lo - zero_point,
+            hi - zero_point,
+            zero_point + y.shift,
+        ],
         lowering.label(node),
     )
 

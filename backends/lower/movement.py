@@ -39,8 +39,18 @@ def fill_halo(lowering: Lowering, value: Value, zero_point: int) -> None:
     lowering.plan.call(
         Kernel.of("fill-halo", dtype=layout.dtype),
         [value],
-        [zero_point, images, image, layout.base, height - 1 if gap else 0]
-        + [layout.base + width * pixel, row, gap, tail_at, image - tail_at],
+        [
+            zero_point,
+            images,
+            image,
+            layout.base,
+            height - 1 if gap else 0,
+            layout.base + width * pixel,
+            row,
+            gap,
+            tail_at,
+            image - tail_at,
+        ],
         f"{value.name} border",
     )
 
@@ -189,8 +199,10 @@ def move(lowering: Lowering, node: torch.fx.Node) -> None:
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    bounds = [np.nonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))[0]
-              for axis in range(mask.ndim)]
+    bounds = [
+        np.nonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))[0]
+        for axis in range(mask.ndim)
+    ]
     return tuple(slice(int(b[0]), int(b[-1]) + 1) for b in bounds)
 
 

@@ -58,9 +58,12 @@ def max_pool(lowering: Lowering, node: torch.fx.Node) -> None:
             kernel=(int(kernel[0]), int(kernel[1])),
             parallel=plan.parallel(reads, PARALLEL_READS),
         ),
-        [Pointer(x, x.layout.base), Pointer(y, y.layout.base)]
-        + [plan.parameter("entries", values=[row * x_row for row in rows])]
-        + [plan.parameter("entries", values=[column * x_pixel for column in columns])],
+        [
+            Pointer(x, x.layout.base),
+            Pointer(y, y.layout.base),
+            plan.parameter("entries", values=[row * x_row for row in rows]),
+            plan.parameter("entries", values=[column * x_pixel for column in columns]),
+        ],
         [images, height, width, blocks, x_image, *y.layout.pixel_steps],
         lowering.label(node),
     )
@@ -73,8 +76,10 @@ def average_pool(lowering: Lowering, node: torch.fx.Node) -> None:
     sizes = lowering.shape(values["x"])[2:]
     windows = [
         [
-            (max(i * stride[axis] - padding[axis], 0),
-             min(i * stride[axis] - padding[axis] + kernel[axis], sizes[axis]))
+            (
+                max(i * stride[axis] - padding[axis], 0),
+                min(i * stride[axis] - padding[axis] + kernel[axis], sizes[axis]),
+            )
             for i in range(lowering.shape(node)[2 + axis])
         ]
         for axis in (0, 1)
@@ -83,14 +88,11 @@ def average_pool(lowering: Lowering, node: torch.fx.Node) -> None:
 
 
 def adaptive_average_pool(lowering: Lowering, node: torch.fx.Node) -> None:
-    """Lower adaptive_avg_pool2d_i8: window i goes from floor(i * n / k) to ceil((i + 1) * n / k)."""
+    """Lower adaptive_avg_pool2d_i8: window i is floor(i * n / k) to ceil((i + 1) * n / k)."""
     values = arguments(node)
     sizes = lowering.shape(values["x"])[2:]
     windows = [
-        [
-            (i * size // count, -(-(i + 1) * size // count))
-            for i in range(count)
-        ]
+        [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
         for size, count in zip(sizes, lowering.shape(node)[2:], strict=True)
     ]
     _average(lowering, node, windows, values)
@@ -111,7 +113,9 @@ def _average(
     lanes = min(_lanes(x, 8), _lanes(y, 8))
     reads = channels * x.layout.pixels[0] * x.layout.pixels[1] * x.layout.pixels[2]
     tables = [
-        plan.parameter("entries", values=[e for start, end in axis for e in (start, max(start, end))])
+        plan.parameter(
+            "entries", values=[e for start, end in axis for e in (start, max(start, end))]
+        )
         for axis in windows
     ]
     plan.call(
@@ -121,10 +125,23 @@ def _average(
             lanes=lanes,
             parallel=plan.parallel(reads, PARALLEL_READS),
         ),
-        [Pointer(x, x.layout.base), Pointer(y, y.layout.base)]
-        + [plan.parameter("raw", tensor=multiplier), *tables],
-        [images, height, width, -(-channels // lanes), *x.layout.pixel_steps]
-        + [*y.layout.pixel_steps, int(values["x_zero_point"]) + x.shift]
-        + [lo - zero_point, hi - zero_point, zero_point + y.shift],
+        [
+            Pointer(x, x.layout.base),
+            Pointer(y, y.layout.base),
+            plan.parameter("raw", tensor=multiplier),
+            *tables,
+        ],
+        [
+            images,
+            height,
+            width,
+            -(-channels // lanes),
+            *x.layout.pixel_steps,
+            *y.layout.pixel_steps,
+            int(values["x_zero_point"]) + x.shift,
+            lo - zero_point,
+            hi - zero_point,
+            zero_point + y.shift,
+        ],
         lowering.label(node),
     )

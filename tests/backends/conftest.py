@@ -102,6 +102,6 @@ class GraphBuilder:
         return Graph(module, self.level, self.specs, structure).infer()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def builder() -> Callable[..., GraphBuilder]:
     return GraphBuilder

@@ -132,9 +132,7 @@ def pointwise(b: Builder) -> list[fx.Node]:
     info = torch.iinfo(kind)
     low, high = sorted((b.integer(info.min, info.max), b.integer(info.min, info.max)))
     scale = float(torch.rand((), generator=b.random)) * 2
-    changed = b.call(
-        planish.requantize_i8.default, x, scale, zero_point(b, kind), zero, lo, hi, to
-    )
+    changed = b.call(planish.requantize_i8.default, x, scale, zero_point(b, kind), zero, lo, hi, to)
     looked_up = b.call(planish.table_i8.default, x, b.stored(b.values(to, (256,))))
     return [changed, looked_up, b.call(planish.clamp_i8.default, x, low, high)]
 
@@ -234,9 +232,7 @@ def test_accumulators_wrap_as_the_reference_does(builder: Builder, target: str) 
     bias = b.stored(torch.full((4,), 2**31 - 1, dtype=torch.int32))
     weight = b.stored(torch.full((4, 8), 127, dtype=torch.int8))
     scale = b.stored(torch.full((4,), 1e-7))
-    y = b.call(
-        planish.linear_i8.default, x, weight, bias, scale, 0, 128, 0, 255, torch.uint8
-    )
+    y = b.call(planish.linear_i8.default, x, weight, bias, scale, 0, 128, 0, 255, torch.uint8)
     assert_equal(b.finish(y), target, 0, builder)
 
 
