@@ -27,7 +27,9 @@ def small_graph(builder: Any, *, batch: int = 1, seed: int = 5) -> Graph:
     x = b.input(torch.float32, (batch, 1, 12, 12))
     q = b.call(planish.quantize.default, x, 0.03, 9, 0, 255, torch.uint8)
     stem = b.conv(q, (16, 1, 3, 3), padding=(1, 1, 1, 1), x_zero=9)
-    pooled = b.call(planish.max_pool2d_i8.default, stem, [3, 3], [2, 2], [1, 1, 1, 1], [1, 1], False)
+    pooled = b.call(
+        planish.max_pool2d_i8.default, stem, [3, 3], [2, 2], [1, 1, 1, 1], [1, 1], False
+    )
     left = b.conv(pooled, (24, 16, 3, 3), padding=(1, 1, 1, 1), stride=(2, 2), x_zero=0)
     left = b.conv(left, (24, 24, 3, 3), padding=(1, 1, 1, 1), x_zero=3)
     right = b.conv(pooled, (24, 16, 1, 1), stride=(2, 2), x_zero=0)

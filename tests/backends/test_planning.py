@@ -1,0 +1,81 @@
+"""Memory, loop nests, tiles and kernel sharing."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from planish.backends import build
+from planish.backends.layout import dense_layout, loop_nest, vector_layout
+from planish.backends.memory import lifetimes, place_values
+from planish.backends.plan import Plan, Value
+from planish.backends.targets import find_target
+
+
+def test_layout_of_an_image_with_a_border() -> None:
+    layout = vector_layout((2, 10, 4, 5), "uint8", halo=(1, 2, 3, 0))
+    assert layout.steps == (8 * 7 * 16, 1, 7 * 16, 16)
+    assert layout.base == 7 * 16 + 2 * 16
+    assert layout.size == 2 * 8 * 7 * 16
+    assert vector_layout((1, 3, 4, 5), "uint8", compact=True).steps == (60, 1, 15, 3)
+
+
+def test_loop_nest_merges_what_lies_side_by_side() -> None:
+    dense = dense_layout((2, 3, 4), "uint8").steps
+    assert loop_nest((2, 3, 4), dense, dense) == ((1, 1, 1, 24), [(0, 0, 0, 1), (0, 0, 0, 1)])
+    sizes, steps = loop_nest((2, 3, 4), dense, (12, 1, 3), inner=1) or ((), [])
+    assert sizes == (1, 2, 4, 3)
+    assert steps == [(0, 12, 1, 4), (0, 12, 3, 1)]
+
+
+def random_plan(seed: int) -> Plan:
+    plan, random = Plan(find_target("x86-64-v3"), 1), np.random.default_rng(seed)
+    values = [
+        Value(f"v{i}", dense_layout((int(random.integers(1, 900)),), "uint8")) for i in range(40)
+    ]
+    for step in range(60):
+        near = [values[i] for i in range(40) if abs(i * 1.5 - step) < random.integers(1, 12)]
+        plan.call("kernel", [*near], [], "")
+    return plan
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_values_that_live_together_do_not_overlap(seed: int) -> None:
+    plan = random_plan(seed)
+    size, spans = place_values(plan), lifetimes(plan)
+    assert size < sum(value.nbytes for value in spans)
+    for value, (first, last) in spans.items():
+        assert value.offset % 64 == 0
+        assert value.offset + value.nbytes <= size
+        for other, (begin, end) in spans.items():
+            if other is not value and begin <= last and first <= end:
+                apart = value.offset + value.nbytes <= other.offset
+                assert apart or other.offset + other.nbytes <= value.offset
+
+
+def test_equal_layers_share_a_kernel(builder: Any) -> None:
+    b = builder(1)
+    x = b.input(torch.uint8, (1, 16, 8, 8))
+    for _ in range(6):
+        x = b.conv(x, (16, 16, 3, 3), padding=(1, 1, 1, 1), x_zero=3)
+    artifact = build(b.finish(x), "x86-64-v3")
+    dots = [step["kernel"] for step in artifact.manifest["steps"] if "dot" in step["kernel"]]
+    assert len(dots) == 6
+    assert len(set(dots)) == 1
+    one_layer = 10 * 10 * 16 * 2
+    assert artifact.manifest["workspace_bytes"] < 4 * (one_layer + 256)
+
+
+def test_large_layers_run_in_parallel_and_small_ones_do_not(builder: Any) -> None:
+    b = builder(1)
+    x = b.input(torch.uint8, (1, 32, 32, 32))
+    y = b.conv(x, (64, 32, 3, 3), padding=(1, 1, 1, 1), x_zero=3)
+    y = b.conv(y, (8, 64, 1, 1), stride=(8, 8))
+    graph, values = b.finish(y), b.values(torch.uint8, (1, 32, 32, 32))
+    expected = graph(values)[0].numpy()
+    for target in ("x86-64-v3", "native"):
+        artifact = build(graph, target, threads=2)
+        dots = [step["kernel"] for step in artifact.manifest["steps"] if "dot" in step["kernel"]]
+        assert ["parallel" in name for name in dots] == [True, False]
+        assert np.array_equal(artifact(values.numpy())[0], expected)
