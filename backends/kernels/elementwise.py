@@ -105,13 +105,14 @@ def build_map(
     return kernel
 
 
-def build_add(storage: str, unit_a: bool, unit_b: bool, parallel: bool = False) -> Any:
+def build_add(storage: str, steps: tuple[int, int, int], parallel: bool = False) -> Any:
     """add_i8: `requantize(a * a_factor + b * b_factor + offset, scale)`, a and b broadcast.
 
-    The offset holds both zero points. A side with `unit_... = False` repeats along the innermost
-    axis.
+    The offset holds both zero points. `steps` are the innermost steps of a, b and y that are known
+    at compile time: 1, or 0 for a side that repeats; -1 is any other, given at run time.
     """
     loop = T.parallel if parallel else T.serial
+    a_step, b_step, y_step = steps
 
     @T.prim_func(private=True)
     def kernel(
@@ -125,12 +126,15 @@ def build_add(storage: str, unit_a: bool, unit_b: bool, parallel: bool = False) 
         a0: T.int32,
         a1: T.int32,
         a2: T.int32,
+        a3: T.int32,
         b0: T.int32,
         b1: T.int32,
         b2: T.int32,
+        b3: T.int32,
         y0: T.int32,
         y1: T.int32,
         y2: T.int32,
+        y3: T.int32,
         a_factor: T.int32,
         b_factor: T.int32,
         offset: T.int32,
@@ -150,10 +154,12 @@ def build_add(storage: str, unit_a: bool, unit_b: bool, parallel: bool = False) 
                 y_at: T.let[T.int32] = outer // n1 * y0 + outer % n1 * y1 + j * y2
                 for k in T.serial(n3):
                     total: T.let[T.int32] = (
-                        T.Cast("int32", A[a_at + (k if unit_a else 0)]) * a_factor
-                        + T.Cast("int32", B[b_at + (k if unit_b else 0)]) * b_factor
+                        T.Cast("int32", A[a_at + k * (a3 if a_step < 0 else a_step)]) * a_factor
+                        + T.Cast("int32", B[b_at + k * (b3 if b_step < 0 else b_step)]) * b_factor
                         + offset
                     )
-                    Y[y_at + k] = T.Cast(storage, requantize(total, scale, lo, hi, zero_point, 1))
+                    Y[y_at + k * (y3 if y_step < 0 else y_step)] = T.Cast(
+                        storage, requantize(total, scale, lo, hi, zero_point, 1)
+                    )
 
     return kernel

@@ -41,7 +41,7 @@ def add(lowering: Lowering, node: torch.fx.Node) -> None:
     shape = y.layout.shape
     steps = [_broadcast_steps(v.layout, shape) for v in (a, b)]
     nest = loop_nest(shape, *steps, y.layout.steps, inner=2)
-    if nest is None or any(step not in (0, 1) for step in (nest[1][0][3], nest[1][1][3])):
+    if nest is None:
         a, b = (_expanded(lowering, v, y, node) for v in (a, b))
         nest = loop_nest(shape, a.layout.steps, b.layout.steps, y.layout.steps, inner=2)
     assert nest is not None
@@ -55,8 +55,7 @@ def add(lowering: Lowering, node: torch.fx.Node) -> None:
     kernel = Kernel.of(
         "add",
         storage=plan.target.storage_dtype,
-        unit_a=a_steps[3] == 1,
-        unit_b=b_steps[3] == 1,
+        steps=tuple(s[3] if s[3] in (0, 1) else -1 for s in (a_steps, b_steps, y_steps)),
         parallel=plan.parallel(int(np.prod(sizes)), PARALLEL_VALUES) and sizes[0] * sizes[1] > 1,
     )
     plan.call(
@@ -64,9 +63,9 @@ def add(lowering: Lowering, node: torch.fx.Node) -> None:
         [Pointer(v, v.layout.base) for v in (a, b, y)],
         [
             *sizes,
-            *a_steps[:3],
-            *b_steps[:3],
-            *y_steps[:3],
+            *a_steps,
+            *b_steps,
+            *y_steps,
             a_factor,
             b_factor,
             -(a_zero * a_factor + b_zero * b_factor),
