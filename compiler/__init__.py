@@ -16,7 +16,8 @@ from planish.ir.level import Level
 
 if TYPE_CHECKING:
     from planish import backends, ir, passes
-    from planish.backends.artifact import Artifact, load
+    from planish.backends import load
+    from planish.backends.artifact import Artifact
     from planish.backends.target import Target
     from planish.ir.graph import Graph
 
@@ -37,7 +38,7 @@ _LAZY = {
     "Target": "planish.backends.target",
     "capture": "planish.capturing",
     "compile": "planish.compilation",
-    "load": "planish.backends.artifact",
+    "load": "planish.backends",
 }
 _PACKAGES = ("backends", "ir", "passes")
 
