@@ -67,8 +67,11 @@ class Budget:
         return sum(int(alive[units].sum()) for units in self._layers)
 
     def fits(self, kept: Kept) -> bool:
-        """Whether the target is met, up to the rounding of the fraction itself."""
-        return self.value(kept) <= self.limit + 1e-9 * self.whole
+        """Whether the target is met, up to the rounding of the fraction itself.
+
+        Never where there is nothing to count: a target for nothing is a mistake to report.
+        """
+        return self.whole > 0 and self.value(kept) <= self.limit + 1e-9 * self.whole
 
 
 def _original(graph: Graph, pass_name: str, kind: str) -> int | None:

@@ -205,7 +205,7 @@ def _refused(groups: ChannelGroups, multiple: int, minimum: int) -> tuple[Refuse
     for group in groups.groups:
         least, _ = smallest(groups, group, multiple, minimum)
         if least == len(group.units) and len(groups.free(group)):
-            reason = f"too few channels to keep a multiple of {multiple} and at least {minimum}"
+            reason = f"no smaller multiple of {multiple} leaves at least {minimum} channels"
             too_small |= dict.fromkeys(group.units.tolist(), reason)
     reasons: dict[str, str] = {}
     for layer in groups.layers:
