@@ -20,6 +20,8 @@ from .kernels import close_kernel
 from .layout import dense_layout
 from .plan import Parameter, Plan, Value
 
+_CALL_TIR = ir.Op.get("relax.call_tir")
+
 
 @dataclass(frozen=True)
 class FloatKernel:
@@ -116,7 +118,7 @@ class _Translator:
             return self._constant(expression)
         if expression in self.values:
             return self.values[expression]
-        if isinstance(expression, ir.Call) and expression.op.name == "relax.call_tir":
+        if isinstance(expression, ir.Call) and expression.op == _CALL_TIR:
             return self._call(expression)
         raise OperatorError(
             f"TVM left {getattr(getattr(expression, 'op', None), 'name', expression)} unlowered",
@@ -131,9 +133,9 @@ class _Translator:
     def _call(self, call: Any) -> Any:
         name = call.args[0]
         arguments = self._value(call.args[1])
-        types = call.ty_args[0]
+        types: Any = call.ty_args[0]
         many = isinstance(types, ir.TupleType)
-        made = [self._new(t, name.name_hint) for t in (types.fields if many else [types])]
+        made = [self._new(t, name.name_hint) for t in (_fields(types) if many else [types])]
         kernel = self._kernel(name)
         spare = [
             Value(f"{kernel.name}_temporary", dense_layout(shape, dtype), dense=True)
@@ -158,6 +160,10 @@ class _Translator:
         if isinstance(value, Value):
             return value
         raise OperatorError("a float result is constant", where=self.label)
+
+
+def _fields(types: Any) -> list[Any]:
+    return list(types.fields)
 
 
 def _lower_blocks(function: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,8 +123,8 @@ class Plan:
     def call(
         self,
         kernel: Any,
-        pointers: list[Pointer | Parameter | Value],
-        scalars: list[int | float],
+        pointers: Sequence[Pointer | Parameter | Value],
+        scalars: Sequence[int | float],
         label: str,
     ) -> None:
         """Append a kernel call."""

@@ -9,8 +9,9 @@ multipliers share, and that `packusdw` undoes when the results are narrowed.
 A block is `channels` channels; the last block of a layer starts early instead of being short.
 """
 
-import functools
-import operator
+# TVMScript spells the type of a pointer as a call.
+# pyright: reportInvalidTypeForm=false, reportMissingModuleSource=false
+
 from typing import Any
 
 from tvm.script import tirx as T
@@ -18,21 +19,20 @@ from tvm.script import tirx as T
 from .instructions import ANY, pair_dot, requantize
 
 
+def _interleaved(channels: int, half: int) -> list[int]:
+    """Return what `vpunpcklwd` (half 0) or `vpunpckhwd` (half 1) takes of two vectors."""
+    return [
+        tap * channels + part * 8 + half * 4 + pair
+        for part in range(channels // 8)
+        for pair in range(4)
+        for tap in (0, 1)
+    ]
+
+
 def build(storage: str, channels: int, pixels: int, parallel: bool = False) -> Any:
     """Return the kernel for blocks of 8 or 16 channels and tiles of `pixels` output pixels."""
     half = channels // 2
-    interleave = [
-        [
-            i
-            for pair in range(4)
-            for i in (part * 8 + high * 4 + pair, channels + part * 8 + high * 4 + pair)
-        ]
-        for high in (0, 1)
-        for part in range(channels // 8)
-    ]
-    parts = channels // 8
-    low = functools.reduce(operator.iadd, interleave[:parts], [])
-    high = functools.reduce(operator.iadd, interleave[parts:], [])
+    low, high = _interleaved(channels, 0), _interleaved(channels, 1)
     narrow = "llvm.x86.avx2.packusdw" if channels == 16 else "llvm.x86.sse41.packusdw"
     wide, vector = f"int16x{channels}", f"{storage}x{channels}"
     loop = T.parallel if parallel else T.serial

@@ -14,6 +14,9 @@ A block is `vectors * lanes` output channels. A tile is `pixels` output pixels; 
 layer starts early instead of being short, and computes some pixels twice.
 """
 
+# TVMScript spells the type of a pointer as a call.
+# pyright: reportInvalidTypeForm=false, reportMissingModuleSource=false
+
 from typing import Any
 
 from tvm.script import tirx as T

@@ -4,6 +4,9 @@ Plain loops: the innermost one has unit steps wherever the memory allows, and LL
 it. All integer formulas are those of `planish.ir.integer`.
 """
 
+# TVMScript spells the type of a pointer as a call.
+# pyright: reportInvalidTypeForm=false, reportMissingModuleSource=false
+
 from typing import Any
 
 from tvm.script import tirx as T

@@ -1,5 +1,7 @@
 """Dot-product instructions, and expressions that every kernel's epilogue shares."""
 
+# pyright: reportMissingModuleSource=false
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

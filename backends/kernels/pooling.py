@@ -1,5 +1,8 @@
 """Pooling over channels-last activations, `lanes` channels at a time."""
 
+# TVMScript spells the type of a pointer as a call.
+# pyright: reportInvalidTypeForm=false, reportMissingModuleSource=false
+
 from typing import Any
 
 from tvm.script import tirx as T

@@ -84,10 +84,10 @@ def copy_offsets(
     if x.size == 0:
         return
     for shape in _candidate_shapes(x.shape, source, target):
-        evenly = _even_steps(x.reshape(shape)), _even_steps(y.reshape(shape))
-        if evenly[0] is None or evenly[1] is None:
+        x_even, y_even = _even_steps(x.reshape(shape)), _even_steps(y.reshape(shape))
+        if x_even is None or y_even is None:
             continue
-        (x_base, x_steps), (y_base, y_steps) = evenly
+        (x_base, x_steps), (y_base, y_steps) = x_even, y_even
         nest = loop_nest(shape, x_steps, y_steps, inner=1)
         if nest is not None:
             emit_map(lowering, "copy", source, target, nest, label, bases=(x_base, y_base))

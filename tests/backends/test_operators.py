@@ -27,7 +27,7 @@ def assert_equal(graph: Graph, target: str, seed: int, builder: Builder, **optio
     inputs = [
         source.values(spec.dtype, spec.shape)
         if spec.dtype in BYTES
-        else 3 * torch.randn(spec.shape, generator=source.random)
+        else 3 * torch.randn([s or 1 for s in spec.shape], generator=source.random)
         for spec in graph.inputs
     ]
     expected = graph(*inputs)
