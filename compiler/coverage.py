@@ -83,8 +83,8 @@ def int8_coverage(graph: Graph) -> Coverage:
 
 def _refusals(history: list[HistoryEntry]) -> dict[str, str]:
     """Return why a layer was left in float, by its origin name; the latest reason wins."""
-    quantizing = ("insert-qdq", "lower-to-integer")
-    entries = [entry for entry in history if entry.name in quantizing]
+    relevant = ("fold-batch-norm", "insert-qdq", "lower-to-integer")
+    entries = [entry for entry in history if entry.name in relevant]
     return {item.node: item.reason for entry in entries for item in entry.refused}
 
 

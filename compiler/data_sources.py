@@ -140,7 +140,7 @@ class ImageFolder:
         except (OSError, ValueError) as error:
             raise DataError(f"can't read the image: {error}", where=str(path)) from error
         planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        return (planes - self.mean) / self.std
+        return ((planes - self.mean) / self.std).astype(np.float32)
 
 
 def open_data(data: Any) -> Iterable[Any] | None:

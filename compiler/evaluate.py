@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import fx
 
 from planish.ir.ops import arguments, follows_mode, row
 from planish.passes.context import Progress, with_labels
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 def evaluating(graph: Graph) -> Iterator[None]:
     """Put a graph into evaluation mode without gradients; afterwards back into its own mode."""
     # The nodes' own flags: a graph that comes from a file or from capture was never told its mode.
-    following = (node for node in graph.calls if follows_mode(node))
-    training = any(arguments(node)[row(node).follows_mode] for node in following)
+    training = any(_trains(node) for node in graph.calls if follows_mode(node))
     graph.eval()
     try:
         with torch.no_grad():
@@ -31,6 +31,11 @@ def evaluating(graph: Graph) -> Iterator[None]:
     finally:
         if training:
             graph.train()
+
+
+def _trains(node: fx.Node) -> bool:
+    flag = row(node).follows_mode
+    return flag is not None and bool(arguments(node)[flag])
 
 
 def graph_outputs(

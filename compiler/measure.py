@@ -48,8 +48,9 @@ def parameters(graph: Graph) -> int:
         if not has_row(node.target):
             continue
         values = arguments(node)
-        operands = (values.get(role) for role in ("weight", "bias"))
-        names |= {str(o.target) for o in operands if _stored(o)}
+        for operand in (values.get(role) for role in ("weight", "bias")):
+            if isinstance(operand, fx.Node) and operand.op == "get_attr":
+                names.add(str(operand.target))
     return sum(graph.attribute(name).numel() for name in names)
 
 
@@ -69,7 +70,3 @@ def layers(graph: Graph) -> list[Layer]:
         channels = value.shape[1] if value.ndim == 4 else value.shape[-1]
         found.append(Layer(graph.origin(node).name, operator_label(node), count, int(channels)))
     return found
-
-
-def _stored(operand: object) -> bool:
-    return isinstance(operand, fx.Node) and operand.op == "get_attr"

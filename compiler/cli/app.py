@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -24,8 +25,23 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
+# What typer raises for a mistake on the command line; it has no public name of its own.
+_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
+
+
 class Commands(TyperGroup):
     """Ends a user's mistake with one line and exit status 2, an interrupt with 130."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        try:
+            status = super().main(*args, standalone_mode=False, **extra)
+        except typer.Abort:
+            status = INTERRUPTED
+        except _UsageError as error:
+            status = _explain(error)
+        if standalone_mode:
+            sys.exit(status if isinstance(status, int) else 0)
+        return status
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -42,6 +58,17 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as error:
             fail("interrupted; nothing was written")
             raise typer.Exit(INTERRUPTED) from error
+
+
+def _explain(error: Any) -> int:
+    """Print a mistake on the command line as one line; without a command, print the help."""
+    message = error.format_message()
+    if not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return BAD_INPUT
+    context = error.ctx.command_path if error.ctx is not None else "planish"
+    fail(f"{message.rstrip('.')}; see {context} --help")
+    return BAD_INPUT
 
 
 app = typer.Typer(

@@ -37,7 +37,7 @@ def bench(
     _check_options(against, model)
     import tempfile
 
-    from planish.backends.artifact import load
+    from planish.backends import load
 
     from ..latency import interleaved
     from ..peers import Runtime

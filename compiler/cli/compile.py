@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -31,7 +31,8 @@ def compile_(
     from ..compilation import compile as build
 
     with stderr().status(f"compiling for {chosen.name}"):
-        artifact = build(model, chosen, batch=batch, threads=threads, io=io, strict=strict)
+        kind = cast("Literal['float', 'integer']", io)  # compile checks it
+        artifact = build(model, chosen, batch=batch, threads=threads, io=kind, strict=strict)
     artifact.save(output)
     coverage = artifact.coverage
     if as_json:

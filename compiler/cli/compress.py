@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planish.ir.errors import OptionError
+
 from .console import check_writable, print_json, say, stderr, stdout
 from .data import DATA_HELP, MEAN_HELP, SIZE_HELP, STD_HELP, load_data
 from .models import MODEL_HELP, SHAPE_HELP, load_model
@@ -44,6 +46,9 @@ def compress(
     from .progress import Drawn
 
     pipeline = Pipeline.from_toml(recipe)
+    reader = next((item.name for item in pipeline.passes if item.needs_data), None)
+    if reader is not None and data is None:
+        raise OptionError(f"{reader} needs data", cure="give --data")
     batches = load_data(data, batch, size, mean, std)
     measured = load_data(validation, batch, size, mean, std)
     graph = load_model(model, input_shape or ())
@@ -63,8 +68,6 @@ def compress(
 
 
 def _check_suffix(path: Path) -> None:
-    from planish.ir.errors import OptionError
-
     if path.suffix.lower() not in (".json", ".html", ".htm"):
         raise OptionError(
             f"can't write a report as {path.name!r}", cure="end the name in .json or .html"

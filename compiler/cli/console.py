@@ -56,8 +56,9 @@ def check_writable(*paths: Path | None) -> None:
         folder = path.parent
         if not folder.is_dir():
             raise PlanishError(f"no such folder: {folder}", where=str(path))
-        if path.is_dir():
-            raise PlanishError("a folder stands where the file should be written", where=str(path))
+        if path.exists() and not path.is_file():
+            what = "folder" if path.is_dir() else "device"
+            raise PlanishError(f"a {what} stands where the file should be", where=str(path))
         if not os.access(folder, os.W_OK):
             raise PlanishError(f"the folder {folder} is not writable", where=str(path))
 

@@ -84,18 +84,18 @@ def _operators(summary: dict[str, Any]) -> Table:
 
 def _layers(summary: dict[str, Any]) -> Table:
     table = _table("layer", "operator", "channels", "MACs", "share")
-    for column in table.columns[2:]:
+    for column in table.columns[2:4]:
         column.justify = "right"
     total = max(summary["macs"], 1)
     for layer in summary["layers"]:
         share = layer["macs"] / total
-        bar = "█" * round(share * 60)
+        bar = "█" * round(share * 20)
         table.add_row(
             layer["name"],
             layer["operator"],
             str(layer["channels"]),
             count_text(layer["macs"]),
-            f"[cyan]{bar}[/cyan] {share:5.1%}",
+            f"[cyan]{bar:<20}[/cyan] {share:6.1%}",
         )
     return table
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
+import logging
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +47,11 @@ def load_model(reference: str, shapes: Sequence[str] = (), *, canonicalize: bool
             cure="export the PyTorch model with torch.export.save, or give it as module:factory",
         )
     examples = tuple(_example(shape) for shape in shapes)
+    from torch import nn
+
     import planish
 
+    _silence_torch()
     if path.exists() or ":" not in reference:
         _check_file(path)
         if examples:
@@ -52,8 +59,26 @@ def load_model(reference: str, shapes: Sequence[str] = (), *, canonicalize: bool
                 "input shapes are for Python models; this file has its own", where=reference
             )
         return planish.capture(path, canonicalize=canonicalize)
-    model, own = _from_python(reference)
-    return planish.capture(model, examples or own, canonicalize=canonicalize)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+        model, own = _from_python(reference)
+    if isinstance(model, nn.Module) and not examples and own is None:
+        raise ModelError(
+            "the shapes of the model's inputs are not known",
+            where=reference,
+            cure="give --input-shape, such as 1x3x224x224, once an input",
+        )
+    with contextlib.redirect_stdout(sys.stderr), contextlib.redirect_stderr(io.StringIO()):
+        # torch.export prints graphs to stderr before it raises.
+        return planish.capture(model, examples or own, canonicalize=canonicalize)
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a file is a zip with an artifact's manifest; damaged ones count by their end."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "manifest.json" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _check_file(path: Path) -> None:
@@ -66,6 +91,12 @@ def _check_file(path: Path) -> None:
             "a Python file needs the name of the model in it",
             where=str(path),
             cure=f"write {path}:factory",
+        )
+    if is_artifact(path):
+        raise ModelError(
+            "this is a compiled artifact, no model",
+            where=str(path),
+            cure="planish run and planish bench take it",
         )
 
 
@@ -95,6 +126,11 @@ def _from_python(reference: str) -> tuple[Any, Any]:
         cure="name an nn.Module, a function that returns one, or one that returns "
         "(model, example inputs)",
     )
+
+
+def _silence_torch() -> None:
+    """Keep torch's own logs off the screen: planish's errors say what there is to say."""
+    logging.getLogger("torch").setLevel(logging.CRITICAL + 1)
 
 
 def _import(place: str, reference: str) -> Any:

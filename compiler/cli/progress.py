@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -40,7 +41,7 @@ class Drawn(Progress):
             console=console,
             transient=True,
         )
-        self._status: int | None = None
+        self._status: TaskID | None = None
 
     def __enter__(self) -> Drawn:
         if self.console.is_terminal:
@@ -53,7 +54,8 @@ class Drawn(Progress):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        if self.console.is_terminal:
+            self._bars.stop()
 
     def track(
         self, items: Iterable[Item], description: str, total: int | None = None

@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Run an artifact on inputs; any number of samples that its batch divides."""
     check_writable(output)
-    from planish.backends.artifact import load
+    from planish.backends import load
 
     loaded = load(artifact)
     inputs = read_inputs(loaded, input_)

@@ -6,16 +6,19 @@ from collections import Counter
 from typing import Any
 
 from planish.ir.graph import Graph
+from planish.ir.level import Level
 from planish.ir.printer import operator_label
 from planish.ir.signature import dtype_label
+from planish.passes.fold_batch_norm import FoldBatchNorm
 
 from ..coverage import int8_coverage
 from ..measure import layers, macs, parameters, stored_bytes
+from ..pipeline import Pipeline
 
 
 def summarize(graph: Graph) -> dict[str, Any]:
     """Return a graph's inputs, outputs, operators, size, layers and int8 coverage."""
-    coverage = int8_coverage(graph)
+    coverage = int8_coverage(_folded(graph))
     operators = Counter(operator_label(node) for node in graph.calls)
     return {
         "level": graph.level.label,
@@ -34,6 +37,13 @@ def summarize(graph: Graph) -> dict[str, Any]:
         "fallbacks": [item.to_json() for item in coverage.fallbacks],
         "history": [entry.to_json() for entry in graph.history],
     }
+
+
+def _folded(graph: Graph) -> Graph:
+    """Return a canonical graph as insert-qdq should see it: without batch norms that fold."""
+    if graph.level != Level.CANONICAL or graph.annotations:
+        return graph
+    return Pipeline([FoldBatchNorm()]).run(graph).graph
 
 
 def _tensor(name: str, shape: tuple[int | None, ...], dtype: str) -> dict[str, Any]:

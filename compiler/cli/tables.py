@@ -27,7 +27,7 @@ def _stage_row(stage: Stage, first: Stage | None) -> list[str]:
     shrunk = first is not None and stage.macs < first.macs
     share = f" [green]{stage.macs / first.macs:.0%}[/green]" if shrunk and first else ""
     return [
-        f"{stage.name} [dim]{stage.level}[/dim]",
+        stage.name,
         NOTHING if stage.accuracy is None else f"{stage.accuracy:.2%}",
         count_text(stage.parameters),
         count_text(stage.macs) + share,

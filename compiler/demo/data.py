@@ -26,8 +26,8 @@ class TrainingBatches:
     """
 
     def __init__(self, split: Split, *, batch: int, seed: int, augmented: bool) -> None:
-        self.images = torch.from_numpy(split.images)
-        self.labels = torch.from_numpy(split.labels)
+        self.images = torch.tensor(split.images)
+        self.labels = torch.tensor(split.labels)
         self.batch = min(batch, len(self.labels))
         self.seed = seed
         self.augmented = augmented
@@ -65,7 +65,7 @@ class TestBatches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for start in range(0, len(self.labels), _TEST_BATCH):
             rows = slice(start, start + _TEST_BATCH)
-            yield torch.from_numpy(self.images[rows]), torch.from_numpy(self.labels[rows])
+            yield torch.tensor(self.images[rows]), torch.tensor(self.labels[rows])
 
 
 def load(limit: int | None) -> Dataset:
