@@ -14,7 +14,6 @@ is left out keeps its default.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
@@ -36,7 +35,7 @@ _OPTIONS: dict[str, tuple[type, ...]] = {
     "stop_after": (str, int),
 }
 _DEFAULTS = {"verify": True, "check_numerics": False, "dump": None, "stop_after": None}
-_PASS_LINE = re.compile(r"^\s*\[\[\s*pass\s*\]\]", re.MULTILINE)
+_PASS_LINE = re.compile(r"^[ \t]*\[\[[ \t]*pass[ \t]*\]\]", re.MULTILINE)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -84,8 +83,10 @@ def write_recipe(pipeline: Pipeline) -> str:
     lines = [f"{name} = {_toml(v, 'pipeline')}" for name, v in _set_options(pipeline).items()]
     for item in pipeline.passes:
         lines += ["", "[[pass]]", f"name = {_toml(item.name, item.name)}"]
-        for name, value in item.options().items():
-            lines.append(f"{_key(name)} = {_toml(value, f'{item.name}, option {name}')}")
+        for name in item.options():
+            # The field, not what options() says of it: the history may name a graph by its digest.
+            value = _toml(getattr(item, name), f"{item.name}, option {name}")
+            lines.append(f"{_key(name)} = {value}")
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -150,10 +151,7 @@ def _set_options(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _call(item: Pass) -> str:
-    fields = {entry.name for entry in dataclasses.fields(item)}
-    options = ", ".join(
-        f"{name}={getattr(item, name)!r}" for name in item.options() if name in fields
-    )
+    options = ", ".join(f"{name}={getattr(item, name)!r}" for name in item.options())
     return f"passes.{type(item).__name__}({options})"
 
 
@@ -169,8 +167,8 @@ def _toml(value: Any, where: str) -> str:
         return str(value)
     if isinstance(value, float):
         return _float(value)
-    if isinstance(value, str):
-        return _string(value)
+    if isinstance(value, str | os.PathLike):
+        return _string(os.fspath(value))
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item, where) for item in value) + "]"
     if isinstance(value, dict):

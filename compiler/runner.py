@@ -183,7 +183,7 @@ def _check_contract(
 def _plain(value: Any) -> Any:
     """Return an option as the history keeps it: JSON values, a graph by its fingerprint."""
     if isinstance(value, Graph):
-        return f"graph {value.fingerprint()[:12]}"
+        return f"graph:{value.fingerprint()[:12]}"
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
