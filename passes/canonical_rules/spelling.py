@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from planish.ir.graph import Graph
-from planish.ir.ops import arguments, is_overload, pair
+from planish.ir.ops import arguments, is_overload, pair, set_argument
 
 from .rewriting import replace_with
 
@@ -160,11 +160,43 @@ def _transposed_weight(node: Any) -> fx.Node | None:
     return source if is_transpose and stored else None  # type: ignore[return-value]
 
 
+def spell_pad(graph: Graph, node: fx.Node) -> bool:
+    """pad in constant mode -> constant_pad_nd."""
+    if node.target is not aten.pad.default:
+        return False
+    values = arguments(node)
+    if values["mode"] != "constant":
+        return False
+    fill = 0.0 if values["value"] is None else values["value"]
+    replace_with(graph, node, aten.constant_pad_nd.default, (node.args[0], values["pad"], fill))
+    return True
+
+
+def merge_pad(graph: Graph, node: fx.Node) -> bool:
+    """conv2d(constant_pad_nd(x, zeros, the same on both sides)) -> conv2d(x), padded by itself."""
+    source = node.args[0] if node.args else None
+    if node.target is not aten.conv2d.default or not isinstance(source, fx.Node):
+        return False
+    if source.target is not aten.constant_pad_nd.default:
+        return False
+    amounts = arguments(source)
+    left, right, top, bottom = (*amounts["pad"], 0, 0, 0, 0)[:4]
+    even = left == right >= 0 and top == bottom >= 0 and not any(amounts["pad"][4:])
+    if not even or amounts["value"] != 0 or len(graph.shape(source)) != 4:
+        return False
+    vertical, horizontal = pair(arguments(node)["padding"])
+    set_argument(node, "padding", [vertical + top, horizontal + left])
+    node.update_arg(0, source.args[0])
+    return True
+
+
 SPELLING_RULES = (
     drop_identity,
     drop_assertion,
     spell_clamp,
     spell_convolution,
     spell_linear,
+    spell_pad,
+    merge_pad,
     write_defaults,
 )
