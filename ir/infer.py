@@ -68,12 +68,28 @@ def _fake_input(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
     return mode.from_tensor(example, symbolic_context=context)
 
 
+def _padded(x: torch.Tensor, pad: list[int], *rest: Any, **options: Any) -> torch.Tensor:
+    """The shape of a padded tensor; torch's own rule would fix the open batch size."""
+    del rest, options
+    sizes = list(x.shape)
+    for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), 1):
+        sizes[-axis] = sizes[-axis] + before + after
+    return x.new_empty(sizes)
+
+
+_RULES: dict[Any, Any] = {
+    torch.ops.aten.constant_pad_nd.default: _padded,
+    torch.ops.aten.pad.default: _padded,
+}
+
+
 def _infer_call(mode: FakeTensorMode, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
     assert callable(node.target)
+    rule = _RULES.get(node.target, node.target)
     try:
         with mode, torch.no_grad():
-            return node.target(*args, **kwargs)
+            return rule(*args, **kwargs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise ModelError(
