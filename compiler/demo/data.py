@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from planish.datasets import Dataset, Split, fashion_mnist
 from planish.examples.fashion_mnist.train_teacher import augment
+
+from ..datasets import Dataset, Split, fashion_mnist
 
 _SHIFT = 2  # pixels; as in the teacher's own training
 _TEST_BATCH = 500

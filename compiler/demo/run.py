@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish import passes
-from planish.datasets import Dataset
 from planish.examples.fashion_mnist.model import ResNet20, teacher
 from planish.ir.errors import PlanishError
 from planish.ir.files import write_beside
@@ -21,6 +20,7 @@ from planish.passes.context import Progress
 
 from ..capturing import capture
 from ..compilation import compile
+from ..datasets import Dataset
 from ..evaluate import accuracy, artifact_outputs, graph_outputs
 from ..latency import interleaved
 from ..peers import Runtime, onnx_runtimes
