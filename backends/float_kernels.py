@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ import tvm
 import tvm_ffi
 from tvm import ir, relax, s_tir, tirx
 from tvm.relax.frontend.torch import from_exported_program
+from tvm.tirx import IterVar
 from tvm.tirx.buffer import buffer_data_pointer_type
 
 from planish.ir import OperatorError
 
-from .islands import check_exportable
+from .islands import export_island
 from .kernels import close_kernel
 from .layout import dense_layout
 from .plan import Parameter, Plan, Value
@@ -63,9 +65,11 @@ def lower_module(
     Raises:
         OperatorError: TVM has no lowering for an operator.
     """
-    exported = check_exportable(module, samples)
     try:
-        imported = from_exported_program(exported)
+        with warnings.catch_warnings():
+            # torch's own copying of its tree specifications warns of torch's own deprecations.
+            warnings.simplefilter("ignore", FutureWarning)
+            imported = from_exported_program(export_island(module, samples))
     except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         raise OperatorError(
@@ -166,9 +170,39 @@ def _fields(types: Any) -> list[Any]:
     return list(types.fields)
 
 
+def _vectorizable(module: Any) -> Any:
+    """Return a module whose sums have an output axis innermost, so that LLVM makes vectors of it.
+
+    TVM leaves the summed axes innermost, and LLVM may not reorder a float sum. Each output is still
+    summed in the same order.
+    """
+    try:
+        return _reordered(s_tir.Schedule(module))
+    except s_tir.ScheduleError:  # a sum of a shape that can't be reordered stays as TVM made it
+        return module
+
+
+def _reordered(schedule: Any) -> Any:
+    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        variables, loops = schedule.get(block).iter_vars, schedule.get_loops(block)
+        if len(variables) != len(loops):
+            continue
+        pairs = list(zip(variables, loops, strict=True))
+        summed = [loop for variable, loop in pairs if variable.iter_type == IterVar.CommReduce]
+        outer = [
+            loop
+            for variable, loop in pairs
+            if variable.iter_type == IterVar.DataPar and int(schedule.get(loop).extent) > 1
+        ]
+        if summed and outer:
+            schedule.reorder(*summed, outer[-1])
+            schedule.decompose_reduction(block, summed[0])
+    return schedule.mod
+
+
 def _lower_blocks(function: Any) -> Any:
     """Return a function without blocks: plain loops over flat buffers."""
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    module = _vectorizable(tvm.IRModule({"main": function.with_attr("global_symbol", "main")}))
     passes = [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),

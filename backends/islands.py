@@ -114,7 +114,7 @@ def _is_number(node: torch.fx.Node) -> bool:
     return not isinstance(node.meta.get("val"), torch.Tensor | tuple | list)
 
 
-def check_exportable(module: torch.fx.GraphModule, samples: tuple[torch.Tensor, ...]) -> Any:
+def export_island(module: torch.fx.GraphModule, samples: tuple[torch.Tensor, ...]) -> Any:
     """Return the exported program of an island.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import Protocol
 
 from planish.ir.errors import OperatorError
 
@@ -112,16 +113,16 @@ STRATEGIES: dict[str, str] = {
 }
 
 
-class Strategy:
+class Strategy(Protocol):
     """One way to compute a layer."""
 
     def fits(self, layer: Layer, plan: Plan) -> bool:
         """Whether this strategy can compute the layer on the plan's target, and should."""
-        raise NotImplementedError
+        ...
 
     def emit(self, layer: Layer, plan: Plan) -> None:
         """Append the kernel calls."""
-        raise NotImplementedError
+        ...
 
 
 def emit_layer(layer: Layer, plan: Plan) -> str:

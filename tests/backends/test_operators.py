@@ -194,14 +194,14 @@ def boundaries(b: Builder) -> list[fx.Node]:
 
 
 CASES: dict[str, tuple[Case, int]] = {
-    "convolution": (convolution, 24),
-    "depthwise": (depthwise, 12),
-    "linear": (linear, 12),
-    "addition": (addition, 16),
-    "pointwise": (pointwise, 6),
-    "pools": (pools, 6),
-    "movements": (movements, 3),
-    "boundaries": (boundaries, 8),
+    "convolution": (convolution, 14),
+    "depthwise": (depthwise, 8),
+    "linear": (linear, 8),
+    "addition": (addition, 12),
+    "pointwise": (pointwise, 4),
+    "pools": (pools, 4),
+    "movements": (movements, 2),
+    "boundaries": (boundaries, 6),
 }
 
 
