@@ -82,10 +82,17 @@ def int8_coverage(graph: Graph) -> Coverage:
 
 
 def _refusals(history: list[HistoryEntry]) -> dict[str, str]:
-    """Return why a layer was left in float, by its origin name; the latest reason wins."""
+    """Return why a layer was left in float, by its origin name.
+
+    The first reason wins: the passes after it only see what became of it.
+    """
     relevant = ("fold-batch-norm", "insert-qdq", "lower-to-integer")
     entries = [entry for entry in history if entry.name in relevant]
-    return {item.node: item.reason for entry in entries for item in entry.refused}
+    reasons: dict[str, str] = {}
+    for entry in entries:
+        for item in entry.refused:
+            reasons.setdefault(item.node, item.reason)
+    return reasons
 
 
 def _runs_as(graph: Graph, node: fx.Node) -> str | None:
