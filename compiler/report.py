@@ -32,7 +32,7 @@ class Stage:
         latency_ms: Median time of one sample on one thread; None where it wasn't measured.
         latency_min_ms: The fastest run.
         runtime: What `latency_ms` was measured with.
-        seconds: Time that the pass took.
+        seconds: Time that the passes since the stage before took.
         metrics: What a caller's `evaluate` returned beside the accuracy.
     """
 

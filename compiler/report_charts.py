@@ -32,6 +32,59 @@ class Point:
     ours: bool
 
 
+@dataclass(frozen=True)
+class _Mark:
+    """A point on the page."""
+
+    point: Point
+    x: float
+    y: float
+    radius: float
+
+    @property
+    def box(self) -> _Box:
+        return _Box(self.x - self.radius, self.y - self.radius, 2 * self.radius, 2 * self.radius)
+
+    @property
+    def circle(self) -> str:
+        kind = "after" if self.point.ours else "peer"
+        at = f'cx="{self.x:.1f}" cy="{self.y:.1f}" r="{self.radius:.1f}"'
+        return f'<circle class="{kind}" {at} opacity="0.85"/>'
+
+    def place_label(self, taken: list[_Box]) -> str:
+        """Write the name on the first side that is free; remember its place in `taken`."""
+        width = 6.9 * len(self.point.label) + 6
+        beside, below = self.radius + 6, self.radius + 14
+        sides = [(beside, 0.0), (-beside - width, 0.0)]
+        for step in (0, 16, 32):
+            sides += [(-width / 2, below + step), (-width / 2, -below - step)]
+        boxes = [_Box(self.x + dx, self.y + dy - 8, width, 16) for dx, dy in sides]
+        free = (box for box in boxes if box.inside() and not any(map(box.meets, taken)))
+        chosen = next(free, boxes[0])
+        taken.append(chosen)
+        kind = "strong" if self.point.ours else ""
+        return _text(chosen.x, chosen.y + 12, self.point.label, kind)
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A rectangle on the page: its upper left corner and its size."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def meets(self, other: _Box) -> bool:
+        across = self.x < other.x + other.width and other.x < self.x + self.width
+        return across and self.y < other.y + other.height and other.y < self.y + self.height
+
+    def inside(self) -> bool:
+        """Whether it lies within the drawing's frame."""
+        right, bottom = self.x + self.width, self.y + self.height
+        return self.x > _LEFT and right < _WIDTH and self.y > _TOP and bottom < _HEIGHT - _BOTTOM
+
+
 def trade_off(points: Sequence[Point], unit: str, reference: float | None) -> str:
     """Draw accuracy against cost: up and to the left is better.
 
@@ -62,7 +115,7 @@ def trade_off(points: Sequence[Point], unit: str, reference: float | None) -> st
             f'height="{bottom - top:.1f}"/>'
         )
         note = "within half a point of the original"
-        parts.append(_text(_WIDTH - _RIGHT - 6, bottom - 6, note, "soft", "end"))
+        parts.append(_text(_LEFT + 8, top + 16, note, "soft"))
     for tick in _ticks(low, high):
         if low <= tick <= high:
             y = at_y(tick)
@@ -76,15 +129,13 @@ def trade_off(points: Sequence[Point], unit: str, reference: float | None) -> st
     parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 8, f"{unit} →", "soft", "end"))
     parts.append(_text(_LEFT, _TOP - 5, "accuracy", "soft"))
     largest = max((point.nbytes or 0 for point in points), default=0)
-    taken: list[tuple[float, float]] = []
-    for point in sorted(points, key=lambda p: (not p.ours, p.x)):
-        x, y = at_x(point.x), at_y(point.accuracy)
-        radius = 5 + 13 * math.sqrt((point.nbytes or 0) / largest) if largest else 7
-        kind = "after" if point.ours else "peer"
-        parts.append(
-            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" opacity="0.85"/>'
-        )
-        parts.append(_label(point, x, y, radius, taken))
+    marks = [
+        _Mark(p, at_x(p.x), at_y(p.accuracy), _radius(p, largest))
+        for p in sorted(points, key=lambda p: (not p.ours, p.x))
+    ]
+    taken = [mark.box for mark in marks]
+    for mark in marks:
+        parts += [mark.circle, mark.place_label(taken)]
     parts.append("</svg>")
     return "".join(parts)
 
@@ -142,19 +193,6 @@ def _short(value: float) -> str:
     return f"{value:g}"
 
 
-def _label(
-    point: Point, x: float, y: float, radius: float, taken: list[tuple[float, float]]
-) -> str:
-    """Write a point's name beside it, lower where another name already stands."""
-    leftwards = x > _WIDTH * 0.72
-    anchor, at = ("end", x - radius - 6) if leftwards else ("start", x + radius + 6)
-    line = y + 4
-    while any(abs(line - other) < 15 and abs(at - place) < 230 for place, other in taken):
-        line += 15
-    taken.append((at, line))
-    return _text(at, line, point.label, "strong" if point.ours else "", anchor)
-
-
 def _ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     """Return round numbers that span low..high."""
     if high <= low:
@@ -164,6 +202,11 @@ def _ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     first = math.ceil(low / step)
     count = math.floor(high / step + 1e-9) - first + 1
     return [(first + index) * step for index in range(count)]
+
+
+def _radius(point: Point, largest: float) -> float:
+    """Return a radius whose circle's area grows with the size."""
+    return 4 + 11 * math.sqrt((point.nbytes or 0) / largest) if largest else 7
 
 
 def _open(width: float, height: float, title: str) -> str:

@@ -41,6 +41,8 @@ p { margin: 0.35rem 0 0.9rem; max-width: 46rem; }
 figure { margin: 0; } figcaption { font-size: 0.88rem; margin-top: 0.4rem; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--ink); font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+/* A halo in the card's colour keeps letters clear of the lines behind them. */
+svg text { paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round; }
 svg text.soft { fill: var(--soft); } svg text.strong { font-weight: 650; fill: var(--accent); }
 svg .grid { stroke: var(--line); } svg .axis { stroke: var(--soft); }
 svg .before { fill: var(--before); } svg .after { fill: var(--accent); }

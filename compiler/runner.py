@@ -46,6 +46,7 @@ class Runner:
         self.context = context
         self.settings = settings
         self.stages: list[Stage] = []
+        self._seconds = 0.0  # of the passes since the last stage
 
     def run(self, graph: Graph) -> tuple[Graph, Report]:
         """Return the graph after the last pass, and the report; `graph` is left as it is."""
@@ -55,7 +56,7 @@ class Runner:
             torch.manual_seed(self.context.seed)
             samples = self._samples(current)
             self._dump(0, "input", current)
-            self._add_stage("input", current, 0.0)
+            self._add_stage("input", current)
             for position, item in enumerate(self.passes, 1):
                 with _Blame(self.passes, position):
                     current = self._step(position, item, current, samples)
@@ -95,7 +96,8 @@ class Runner:
         )
         after.history = [*history, entry]
         self._dump(position, item.name, after)
-        self._add_stage(item.name, after, seconds, changed=result.changed)
+        self._seconds += seconds
+        self._add_stage(item.name, after, changed=result.changed)
         return after
 
     def _samples(self, graph: Graph) -> Samples | None:
@@ -115,7 +117,7 @@ class Runner:
             ) from error
         write_beside(folder / f"{position:02d}-{name}.txt", graph.text().encode())
 
-    def _add_stage(self, name: str, graph: Graph, seconds: float, *, changed: bool = True) -> None:
+    def _add_stage(self, name: str, graph: Graph, *, changed: bool = True) -> None:
         """Weigh the graph, unless it carries something that a later pass takes away again."""
         if graph.annotations:
             return
@@ -133,10 +135,11 @@ class Runner:
                 macs=macs(graph),
                 bytes=stored_bytes(graph),
                 accuracy=accuracy,
-                seconds=seconds,
+                seconds=self._seconds,
                 metrics=metrics,
             )
         )
+        self._seconds = 0.0
 
     def _evaluate(self, graph: Graph, name: str) -> dict[str, float]:
         if self.settings.evaluate is not None:

@@ -21,7 +21,7 @@ def test_functions_are_not_hidden_by_modules() -> None:
 
 def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'captured'"):
-        _ = planish.captured  # type: ignore[attr-defined]
+        _ = planish.captured
 
 
 def test_names_are_listed() -> None:
