@@ -114,8 +114,6 @@ def trade_off(points: Sequence[Point], unit: str, reference: float | None) -> st
             f'<rect class="band" x="{_LEFT}" y="{top:.1f}" width="{_WIDTH - _LEFT - _RIGHT}" '
             f'height="{bottom - top:.1f}"/>'
         )
-        note = "within half a point of the original"
-        parts.append(_text(_LEFT + 8, top + 16, note, "soft"))
     for tick in _ticks(low, high):
         if low <= tick <= high:
             y = at_y(tick)
@@ -128,6 +126,9 @@ def trade_off(points: Sequence[Point], unit: str, reference: float | None) -> st
     parts.append(_line(_LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, "axis"))
     parts.append(_text(_WIDTH - _RIGHT, _HEIGHT - 8, f"{unit} →", "soft", "end"))
     parts.append(_text(_LEFT, _TOP - 5, "accuracy", "soft"))
+    if reference is not None:
+        note_y = at_y(min(reference + _POINTS, high)) + 28
+        parts.append(_text(_LEFT + 8, note_y, "within half a point of the original", "soft"))
     largest = max((point.nbytes or 0 for point in points), default=0)
     marks = [
         _Mark(p, at_x(p.x), at_y(p.accuracy), _radius(p, largest))
