@@ -19,7 +19,7 @@ from planish.ir.errors import OperatorError
 from ..kernels import Kernel
 from ..layout import Layout, loop_nest
 from ..lowering import Lowering
-from ..plan import Value
+from ..plan import Pointer, Value
 
 Offsets = NDArray[np.int64]
 # Below this many values a copy takes less time than waking a thread.
@@ -135,8 +135,6 @@ def emit_map(
         table: A parameter with 256 entries.
         numbers: scale, x_zero_point, lo, hi, zero_point.
     """
-    from ..plan import Pointer
-
     sizes, (x_steps, y_steps) = nest
     plan = lowering.plan
     x_base, y_base = bases or (source.layout.base, target.layout.base)
