@@ -12,11 +12,11 @@ import torch
 import torch.fx
 
 from planish.ir import Graph, HistoryEntry, Level, OperatorError, OptionError
+from planish.ir.coverage import int8_coverage
 from planish.ir.ops import arguments
 
 from .artifact import Artifact
 from .container import write_container
-from .coverage import is_float, measure_coverage
 from .emit import ENTRY, emit_module
 from .layout import dense_layout
 from .link import compile_library
@@ -57,7 +57,7 @@ def build(
     """
     target = find_target(target)
     _check_options(graph, threads, io)
-    coverage = measure_coverage(graph)
+    coverage = int8_coverage(graph).to_json()
     if strict and coverage["fallbacks"]:
         first = coverage["fallbacks"][0]
         raise OperatorError(
@@ -220,6 +220,3 @@ def _scale_of(values: dict[str, Any], node: torch.fx.Node) -> dict[str, Any]:
         "zero_point": int(values["zero_point"]),
         "quantized_dtype": dtype_name(node.meta["val"].dtype),
     }
-
-
-__all__ = ["build", "is_float"]

@@ -16,7 +16,7 @@ import torch.fx
 
 from planish.ir import Graph, OperatorError
 
-from .coverage import is_float
+from .lowering import is_float
 
 if TYPE_CHECKING:
     from .lowering import Lowering

@@ -75,6 +75,15 @@ def is_integer(node: torch.fx.Node) -> bool:
     return node.op == "call_function" and (node.target in OPERATORS or is_movement(node))
 
 
+def is_float(node: torch.fx.Node) -> bool:
+    """Whether a node is computed by a float kernel."""
+    return (
+        node.op == "call_function"
+        and isinstance(node.meta.get("val"), torch.Tensor | tuple | list)
+        and not is_integer(node)
+    )
+
+
 class Lowering:
     """The state of lowering one graph.
 

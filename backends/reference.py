@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from planish.ir import Graph
+from planish.ir.coverage import int8_coverage
 from planish.ir.errors import DataError
-
-from .coverage import measure_coverage
 
 
 class Reference:
@@ -26,7 +25,7 @@ class Reference:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.coverage = measure_coverage(graph)
+        self.coverage = int8_coverage(graph).to_json()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph.

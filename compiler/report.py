@@ -97,7 +97,7 @@ class Report:
         layers_before: Layers of the graph as it came, as `measure.Layer.to_json` gives them.
         layers_after: Layers of the graph as it left.
         int8_mac_coverage: Share of MACs in int8, 0..1; None for a graph that isn't integer.
-        fallbacks: Operators that stayed in float, as `coverage.Fallback.to_json` gives them.
+        fallbacks: Operators that stayed in float, as `Coverage.to_json` gives them.
         reference_mismatches: Samples on which the compiled artifact and the reference executor
             differ in any bit; None where it wasn't compared.
         peers: Other runtimes measured in the same run.

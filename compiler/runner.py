@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from planish.ir.coverage import int8_coverage
 from planish.ir.errors import PipelineError, PlanishError, VerifyError
 from planish.ir.files import write_beside
 from planish.ir.graph import Graph
@@ -21,7 +22,6 @@ from planish.ir.verifier import verify
 from planish.passes.base import Pass, PassResult
 from planish.passes.context import Context
 
-from .coverage import int8_coverage
 from .evaluate import graph_accuracy
 from .measure import layers, macs, parameters, stored_bytes
 from .numerics import Samples, check_preserved, sample_inputs
@@ -160,9 +160,9 @@ class Runner:
             layers_after=[layer.to_json() for layer in layers(graph)],
         )
         if graph.level == Level.INTEGER:
-            coverage = int8_coverage(graph)
-            report.int8_mac_coverage = coverage.share
-            report.fallbacks = [item.to_json() for item in coverage.fallbacks]
+            coverage = int8_coverage(graph).to_json()
+            report.int8_mac_coverage = coverage["int8_mac_coverage"]
+            report.fallbacks = coverage["fallbacks"]
         return report
 
 

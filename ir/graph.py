@@ -13,7 +13,7 @@ from torch import fx
 from .history import HistoryEntry
 from .infer import get_tensor, infer_values
 from .level import Level
-from .ops import follows_mode, set_training
+from .ops import follows_mode, is_training, set_training
 from .origin import Origin, get_origin
 from .signature import InputSpec, Structure, bind_arguments, check_input, nest_structure
 
@@ -144,8 +144,8 @@ class Graph:
 
     @property
     def training(self) -> bool:
-        """Whether `train` was called last."""
-        return self.module.training
+        """Whether batch norm and dropout are in training mode; False where there are none."""
+        return any(is_training(node) for node in self.calls if follows_mode(node))
 
     def origin(self, node: fx.Node) -> Origin:
         """Return where a node came from."""

@@ -23,6 +23,7 @@ from planish.ir.ops import (
     activations,
     arguments,
     follows_mode,
+    is_training,
     row,
     set_training,
     stored,
@@ -153,7 +154,7 @@ class _Gated(fx.Interpreter):
 def _evaluating(graph: Graph, device: str) -> Iterator[None]:
     """Lend the graph to a device in evaluation mode, with gradients; then as it was."""
     following = [node for node in graph.calls if follows_mode(node)]
-    modes = [bool(arguments(node)[row(node).follows_mode or ""]) for node in following]
+    modes = [is_training(node) for node in following]
     training = graph.training
     graph.eval().module.to(device)
     try:

@@ -15,10 +15,6 @@ from .convolution import convolution
 from .movement import PARALLEL_VALUES, copy_offsets, emit_map, offsets
 
 
-def _int8_shift(dtype: object) -> int:
-    return 128 if str(dtype) == "torch.int8" else 0
-
-
 def _broadcast_steps(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the steps of a tensor seen in a shape that it broadcasts to."""
     missing = len(shape) - len(layout.shape)

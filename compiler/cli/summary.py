@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from planish.ir.coverage import foretold_coverage
 from planish.ir.graph import Graph
 from planish.ir.level import Level
 from planish.ir.printer import operator_label
 from planish.ir.signature import dtype_label
 from planish.passes.fold_batch_norm import FoldBatchNorm
 
-from ..coverage import int8_coverage
 from ..measure import layers, macs, parameters, stored_bytes
 from ..pipeline import Pipeline
 
 
 def summarize(graph: Graph) -> dict[str, Any]:
     """Return a graph's inputs, outputs, operators, size, layers and int8 coverage."""
-    coverage = int8_coverage(_folded(graph))
+    coverage = foretold_coverage(_folded(graph)).to_json()
     operators = Counter(operator_label(node) for node in graph.calls)
     return {
         "level": graph.level.label,
@@ -32,9 +32,9 @@ def summarize(graph: Graph) -> dict[str, Any]:
         "macs": macs(graph),
         "bytes": stored_bytes(graph),
         "layers": [layer.to_json() for layer in layers(graph)],
-        "int8_macs": coverage.int8_macs,
-        "int8_mac_coverage": coverage.share,
-        "fallbacks": [item.to_json() for item in coverage.fallbacks],
+        "int8_macs": coverage["int8_macs"],
+        "int8_mac_coverage": coverage["int8_mac_coverage"],
+        "fallbacks": coverage["fallbacks"],
         "history": [entry.to_json() for entry in graph.history],
     }
 

@@ -35,11 +35,18 @@ def follows_mode(node: fx.Node) -> bool:
     return has_row(node.target) and row(node).follows_mode is not None
 
 
+def is_training(node: fx.Node) -> bool:
+    """Whether a node that follows the mode is in training mode."""
+    flag = row(node).follows_mode
+    assert flag is not None, node
+    return bool(arguments(node)[flag])
+
+
 def set_training(node: fx.Node, training: bool) -> bool:
     """Set the flag of a node that follows the mode; return whether it changed."""
     flag = row(node).follows_mode
     assert flag is not None, node
-    if arguments(node)[flag] == training:
+    if is_training(node) == training:
         return False
     set_argument(node, flag, training)
     return True
@@ -65,6 +72,7 @@ __all__ = [
     "follows_mode",
     "has_row",
     "is_overload",
+    "is_training",
     "node_macs",
     "pair",
     "register",

@@ -17,5 +17,5 @@ def convolution_macs(node: fx.Node) -> int:
 
 def linear_macs(node: fx.Node) -> int:
     """Rows of one sample times the weight's entries."""
-    _, *middle = node.meta["val"].shape[:-1]
+    middle = node.meta["val"].shape[1:-1]
     return prod(int(size) for size in middle) * prod(weight_shape(node))

@@ -1,0 +1,119 @@
+"""int8_coverage: how much of a graph computes in int8, and why the rest doesn't."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from .level import Level
+from .ops import Quantization, has_row, is_overload, node_macs, row
+from .printer import operator_label
+
+if TYPE_CHECKING:
+    from .graph import Graph
+
+_BYTES = (torch.uint8, torch.int8)
+_QUANTIZING = ("insert-qdq", "lower-to-integer")
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """An operator that computes in float.
+
+    Attributes:
+        node: Its origin name.
+        operator: What it is: "softmax".
+        reason: Why it is no integer operator.
+        macs: Its multiply-accumulates for one sample.
+    """
+
+    node: str
+    operator: str
+    reason: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Multiply-accumulates of one sample, in int8 and in all, and what stayed in float."""
+
+    int8_macs: int
+    macs: int
+    fallbacks: tuple[Fallback, ...]
+
+    @property
+    def share(self) -> float:
+        """The part of the MACs that is int8, 0..1; of a graph without MACs, of its operators."""
+        if self.macs:
+            return self.int8_macs / self.macs
+        return 0.0 if self.fallbacks else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `int8_macs`, `macs`, `int8_mac_coverage` and `fallbacks` as plain values."""
+        return {
+            "int8_macs": self.int8_macs,
+            "macs": self.macs,
+            "int8_mac_coverage": self.share,
+            "fallbacks": [asdict(fallback) for fallback in self.fallbacks],
+        }
+
+
+def int8_coverage(graph: Graph) -> Coverage:
+    """Count what computes in int8: of a graph below the integer level, nothing."""
+    return _count(graph, _runs_in_float)
+
+
+def foretold_coverage(graph: Graph) -> Coverage:
+    """Count what insert-qdq and lower-to-integer can bring to int8, by the operator table."""
+    return _count(graph, _runs_in_float if graph.level is Level.INTEGER else _stays_in_float)
+
+
+def _count(graph: Graph, judge: Callable[[Graph, fx.Node], str | None]) -> Coverage:
+    """Sum over the operators; `judge` says why one is in float, or None."""
+    refused = {
+        item.node: item.reason
+        for entry in graph.history
+        if entry.name in _QUANTIZING
+        for item in entry.refused
+    }
+    total = int8 = 0
+    fallbacks: list[Fallback] = []
+    for node in graph.calls:
+        if not isinstance(node.meta.get("val"), torch.Tensor | tuple | list):
+            continue  # sizes: no data flows there
+        macs = node_macs(node)
+        total += macs
+        reason = judge(graph, node)
+        if reason is None:
+            int8 += macs
+            continue
+        origin = graph.origin(node).name
+        operator = row(node).name if has_row(node.target) else operator_label(node)
+        fallbacks.append(Fallback(origin, operator, refused.get(origin, reason), macs))
+    return Coverage(int8, total, tuple(fallbacks))
+
+
+def _runs_in_float(graph: Graph, node: fx.Node) -> str | None:
+    if graph.level < Level.INTEGER:
+        return f"the graph is {graph.level.label}: float"
+    if has_row(node.target) and row(node).name in ("quantize", "dequantize"):
+        return None
+    value = node.meta["val"]
+    if isinstance(value, torch.Tensor) and value.dtype in _BYTES:
+        return None
+    return _stays_in_float(graph, node) or "its inputs or outputs are not quantized"
+
+
+def _stays_in_float(graph: Graph, node: fx.Node) -> str | None:
+    del graph
+    if not is_overload(node.target):
+        return None
+    if not has_row(node.target):
+        return "the operator table has no row for it"
+    if row(node).quantization is Quantization.FLOAT:
+        return f"{row(node).name} has no integer form"
+    return None
