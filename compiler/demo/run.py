@@ -32,7 +32,9 @@ from .verdicts import Findings, verdicts
 if TYPE_CHECKING:
     from planish.backends.artifact import Artifact
 
-EPOCHS = 8
+EPOCHS = 6
+# Layers whose outputs the residual stream carries: pruning inside the blocks costs less accuracy.
+_STREAM = ("stem", "layers.*.conv2", "layers.*.shortcut.0")
 _DIGIT_EPOCHS = 20  # the digits are few, and training on them takes seconds
 _BATCH = 256
 _RUNS = 1000
@@ -124,12 +126,12 @@ def recipe(settings: Settings, data: Dataset) -> Pipeline:
     epochs = settings.epochs or (EPOCHS if data.name == "fashion-mnist" else _DIGIT_EPOCHS)
     return Pipeline(
         [
-            passes.PruneChannels(macs=0.5),
+            passes.PruneChannels(macs=0.5, protect=_STREAM),
             passes.InsertTeacherHooks(),
-            passes.Train(epochs=epochs, learning_rate=0.1, weight_decay=5e-4),
+            passes.Train(epochs=epochs, learning_rate=0.03, weight_decay=5e-4),
             passes.RemoveTeacherHooks(),
             passes.FoldBatchNorm(),
-            passes.InsertQDQ(),
+            passes.InsertQDQ(observer="mse"),
             passes.LowerToInteger(),
         ]
     )
