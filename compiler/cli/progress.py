@@ -21,12 +21,14 @@ from rich.progress import Progress as Bars
 from planish.passes.context import Item, Progress
 
 _SHOWN_AFTER = 1.0  # seconds; shorter work would only flicker
+_LINE_EVERY = 10.0  # seconds between two plain lines about the same thing
 
 
 class Drawn(Progress):
     """Draws bars while work is going on; use it in a `with` statement.
 
-    Where stderr is no terminal, each status is a plain line, and there are no bars.
+    Where stderr is no terminal there are no bars, and a status is a plain line: at once when its
+    first part ("epoch 2/6") changes, else every ten seconds.
     """
 
     def __init__(self, console: Console) -> None:
@@ -42,6 +44,7 @@ class Drawn(Progress):
             transient=True,
         )
         self._status: TaskID | None = None
+        self._printed = ("", 0.0)  # what the last plain line was about, and when
 
     def __enter__(self) -> Drawn:
         if self.console.is_terminal:
@@ -76,8 +79,15 @@ class Drawn(Progress):
 
     def status(self, text: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(text, style="dim")
+            self._print(text)
             return
         if self._status is not None:
             self._bars.remove_task(self._status)
         self._status = self._bars.add_task(f"[dim]{text}[/dim]", total=None)
+
+    def _print(self, text: str) -> None:
+        about, now = text.split(",")[0], time.monotonic()
+        last, when = self._printed
+        if about != last or now - when >= _LINE_EVERY:
+            self.console.print(text, style="dim")
+            self._printed = (about, now)
