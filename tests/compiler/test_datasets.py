@@ -12,6 +12,10 @@ from planish import datasets
 from planish.ir import DataError
 
 
+IMAGES = "train-images-idx3-ubyte.gz"
+LABELS = "t10k-labels-idx1-ubyte.gz"
+
+
 def write_idx(path: Path, values: np.ndarray) -> None:
     header = bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape)
     path.write_bytes(gzip.compress(header + values.astype(np.uint8).tobytes(), mtime=0))
@@ -87,31 +91,35 @@ def test_falls_back_to_the_digits_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("train-images-idx3-ubyte.gz", b"no gzip", "damaged file"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b""), "no idx file of 3 dimensions"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"\0\0\x08\x01\0\0\0\0"), "3 dimensions"),
-        ("t10k-labels-idx1-ubyte.gz", gzip.compress(b"\0\0\x08\x01\0\0\0\x05\1"), "1 values"),
-        ("t10k-labels-idx1-ubyte.gz", gzip.compress(b"\0\0\x08\x01\0\0\0\x01\1"), "1 labels for 5"),
-        (
-            "t10k-labels-idx1-ubyte.gz",
-            gzip.compress(b"\0\0\x08\x01\0\0\0\x05\0\0\0\0\x0c"),
-            "label 12 of 10",
+        pytest.param(IMAGES, b"", "no idx file of 3 dimensions", id="empty"),
+        pytest.param(IMAGES, b"\0\0\x08\x01\0\0\0\0", "3 dimensions", id="labels for images"),
+        pytest.param(LABELS, b"\0\0\x08\x01\0\0\0\x05\1", "1 values", id="too short"),
+        pytest.param(LABELS, b"\0\0\x08\x01\0\0\0\x01\1", "1 labels for 5", id="too few"),
+        pytest.param(
+            LABELS, b"\0\0\x08\x01\0\0\0\x05\0\0\0\0\x0c", "label 12 of 10", id="no such class"
         ),
     ],
 )
-def test_damaged_file_is_a_data_error(
+def test_damaged_content_is_a_data_error(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     write_dataset(tmp_path)
-    (tmp_path / name).write_bytes(content)
+    (tmp_path / name).write_bytes(gzip.compress(content))
     with pytest.raises(DataError, match=message) as caught:
         datasets.fashion_mnist(tmp_path, mirrors=())
     assert str(tmp_path / name) in str(caught.value)
 
 
+def test_other_file_is_a_data_error(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    (tmp_path / IMAGES).write_bytes(b"no gzip")
+    with pytest.raises(DataError, match="damaged file"):
+        datasets.fashion_mnist(tmp_path, mirrors=())
+
+
 def test_truncated_file_is_a_data_error(tmp_path: Path) -> None:
     write_dataset(tmp_path)
-    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path = tmp_path / IMAGES
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="damaged file"):
         datasets.fashion_mnist(tmp_path, mirrors=())
@@ -119,6 +127,6 @@ def test_truncated_file_is_a_data_error(tmp_path: Path) -> None:
 
 def test_images_of_another_size_are_a_data_error(tmp_path: Path) -> None:
     write_dataset(tmp_path)
-    write_idx(tmp_path / "train-images-idx3-ubyte.gz", np.zeros((5, 28, 27)))
+    write_idx(tmp_path / IMAGES, np.zeros((5, 28, 27)))
     with pytest.raises(DataError, match="28x28 are expected"):
         datasets.fashion_mnist(tmp_path, mirrors=())
