@@ -74,12 +74,11 @@ def foretold_coverage(graph: Graph) -> Coverage:
 
 def _count(graph: Graph, judge: Callable[[Graph, fx.Node], str | None]) -> Coverage:
     """Sum over the operators; `judge` says why one is in float, or None."""
-    refused = {
-        item.node: item.reason
-        for entry in graph.history
-        if entry.name in _QUANTIZING
-        for item in entry.refused
-    }
+    refused: dict[str, str] = {}
+    for entry in graph.history:
+        if entry.name in _QUANTIZING:
+            for item in entry.refused:
+                refused.setdefault(item.node, item.reason)  # the first to refuse knows why
     total = int8 = 0
     fallbacks: list[Fallback] = []
     for node in graph.calls:
