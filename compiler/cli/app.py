@@ -63,7 +63,7 @@ class Commands(TyperGroup):
 def _explain(error: Any) -> int:
     """Print a mistake on the command line as one line; without a command, print the help."""
     message = error.format_message()
-    if not sys.argv[1:] or type(error).__name__ == "NoArgsIsHelpError":
+    if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return BAD_INPUT
     context = error.ctx.command_path if error.ctx is not None else "planish"
