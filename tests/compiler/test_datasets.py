@@ -11,7 +11,6 @@ import pytest
 from planish import datasets
 from planish.ir import DataError
 
-
 IMAGES = "train-images-idx3-ubyte.gz"
 LABELS = "t10k-labels-idx1-ubyte.gz"
 
