@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -25,6 +26,7 @@ from planish.ir.files import write_beside
 
 FORMAT = 1
 MANIFEST, PARAMETERS, LIBRARY = "manifest.json", "parameters.safetensors", "library.so"
+CHECKSUM = "manifest.sha256"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _LARGEST = 1 << 32
 
@@ -39,7 +41,12 @@ def write_container(
     text = json.dumps(complete, sort_keys=True, separators=(",", ":"), allow_nan=False)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
-        entries = ((MANIFEST, text.encode()), (PARAMETERS, parameters), (LIBRARY, library))
+        entries = (
+            (MANIFEST, text.encode()),
+            (CHECKSUM, _digest(text.encode()).encode()),
+            (PARAMETERS, parameters),
+            (LIBRARY, library),
+        )
         for name, content in entries:
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type = zipfile.ZIP_LZMA
@@ -64,8 +71,15 @@ def read_container(
                 raise ArtifactError("not a planish artifact: it has no manifest", where=where)
             if any(info.file_size > _LARGEST for info in archive.infolist()):
                 raise ArtifactError("the artifact is damaged: a part is too large", where=where)
-            manifest = json.loads(archive.read(MANIFEST))
+            text = archive.read(MANIFEST)
+            manifest = json.loads(text)
             _check_manifest(manifest, where)
+            if archive.read(CHECKSUM).decode() != _digest(text):
+                raise ArtifactError(
+                    f"the artifact is damaged: {MANIFEST} has a wrong checksum",
+                    where=where,
+                    cure=damaged,
+                )
             parts = {name: archive.read(name) for name in (PARAMETERS, LIBRARY)}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         what = "the artifact is damaged" if content[:2] == b"PK" else "not a planish artifact"
@@ -77,7 +91,12 @@ def read_container(
             raise ArtifactError(
                 f"the artifact is damaged: {name} has a wrong checksum", where=where, cure=damaged
             )
-    return manifest, load_tensors(parts[PARAMETERS]), parts[LIBRARY]
+    try:
+        return manifest, load_tensors(parts[PARAMETERS]), parts[LIBRARY]
+    except SafetensorError as error:
+        raise ArtifactError(
+            f"the artifact is damaged: {PARAMETERS}: {error}", where=where, cure=damaged
+        ) from error
 
 
 def _check_manifest(manifest: Any, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 import traceback
 import zipfile
 from collections.abc import Sequence
@@ -131,10 +132,9 @@ def _user_line(error: BaseException, model: torch.nn.Module) -> str:
 
 
 def _is_user_file(name: str) -> bool:
-    here = str(Path(__file__).parent)
-    return (
-        "site-packages" not in name and not name.startswith((here, "<")) and "/torch/" not in name
-    )
+    standard, here = sysconfig.get_path("stdlib"), str(Path(__file__).parent)
+    foreign = name.startswith((here, standard, "<"))
+    return not foreign and "site-packages" not in name and "/torch/" not in name
 
 
 def _from_file(path: Path) -> Graph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from planish.backends import build
-from planish.ir.errors import OptionError, PipelineError
+from planish.ir.errors import ModelError, OptionError, PipelineError
 from planish.ir.graph import Graph
 from planish.ir.history import HistoryEntry
 from planish.ir.level import Level
@@ -56,8 +56,10 @@ def compile(
 def _check_options(graph: Graph, batch: int, threads: int, io: str) -> None:
     if io not in ("float", "integer"):
         raise OptionError(f"unknown io {io!r}", cure="choose one of float, integer")
+    if not isinstance(graph, Graph):
+        raise ModelError(f"a {type(graph).__name__} is no graph", cure="capture the model first")
     for name, value in (("batch", batch), ("threads", threads)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}")
     if graph.annotations:
         raise PipelineError(

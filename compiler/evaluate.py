@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import fx
 
-from planish.ir.ops import arguments, follows_mode, row
+from planish.ir.errors import DataError
 from planish.passes.context import Progress, with_labels
 from planish.passes.data import batches
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 @contextmanager
 def evaluating(graph: Graph) -> Iterator[None]:
     """Put a graph into evaluation mode without gradients; afterwards back into its own mode."""
-    # The nodes' own flags: a graph that comes from a file or from capture was never told its mode.
-    training = any(_trains(node) for node in graph.calls if follows_mode(node))
+    training = graph.training
     graph.eval()
     try:
         with torch.no_grad():
@@ -31,11 +29,6 @@ def evaluating(graph: Graph) -> Iterator[None]:
     finally:
         if training:
             graph.train()
-
-
-def _trains(node: fx.Node) -> bool:
-    flag = row(node).follows_mode
-    return flag is not None and bool(arguments(node)[flag])
 
 
 def graph_outputs(
@@ -86,11 +79,28 @@ def graph_accuracy(
     total = len(data) if hasattr(data, "__len__") else None  # type: ignore[arg-type]
     with evaluating(graph):
         for batch in (progress or Progress()).track(stream, description, total):
-            answers = first_output(graph(*batch.inputs)).argmax(1)
             assert batch.labels is not None
-            right += int((answers == batch.labels.numpy()).sum())
+            scores = first_output(graph(*batch.inputs))
+            labels = _classes(batch.labels.numpy(), scores, description)
+            right += int((scores.argmax(1) == labels).sum())
             count += batch.size
     return right / count
+
+
+def _classes(labels: NDArray[Any], scores: NDArray[Any], description: str) -> NDArray[Any]:
+    """Return the labels of one batch, checked against the scores [n, classes]."""
+    if scores.ndim != 2 or labels.shape != scores.shape[:1] or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"labels {list(labels.shape)} of {labels.dtype} don't fit outputs {list(scores.shape)}",
+            where=description,
+            cure="give one whole number a sample: its class",
+        )
+    if labels.size and not 0 <= labels.min() <= labels.max() < scores.shape[1]:
+        raise DataError(
+            f"labels from {labels.min()} to {labels.max()} for {scores.shape[1]} classes",
+            where=description,
+        )
+    return labels
 
 
 def artifact_outputs(

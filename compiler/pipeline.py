@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from planish.ir.errors import DataError, OptionError, PipelineError, unknown
+from planish.ir.errors import DataError, ModelError, OptionError, PipelineError, unknown
 from planish.ir.graph import Graph
 from planish.passes.base import Pass
 from planish.passes.context import Context, Progress, TargetTraits
@@ -110,6 +110,11 @@ class Pipeline:
             DataError: A pass needs data or labels that aren't there, or that don't fit.
             PlanishError: Whatever a pass raises; the error names the passes that ran before.
         """
+        if not isinstance(graph, Graph):
+            raise ModelError(
+                f"a {type(graph).__name__} is no graph", cure="capture the model first"
+            )
+        _check_device(device)
         check_order(self.passes, _state_of(graph))
         context = Context(
             data=self._reusable(open_data(data)),
@@ -201,6 +206,15 @@ class Pipeline:
             return
         if next(batches(context.validation, graph, "validation")).labels is None:
             raise DataError("validation needs labels", cure="yield (inputs, labels) batches")
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"unknown device {device!r}", cure="choose cpu or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise OptionError(f"device {device!r}: this torch finds no GPU", cure="choose cpu")
 
 
 def _state_of(graph: Graph) -> State:

@@ -64,6 +64,9 @@ def _fake_input(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
     sizes = [_BATCH_HINT if size is None else size for size in spec.shape]
     dynamic = [DimDynamic.STATIC if size is not None else DimDynamic.DYNAMIC for size in spec.shape]
     context = StatelessSymbolicContext(dynamic_sizes=dynamic)
+    if None not in spec.shape:
+        with mode:
+            return torch.empty(sizes, dtype=spec.dtype)
     example = torch.empty(sizes, dtype=spec.dtype, device="cpu")
     return mode.from_tensor(example, symbolic_context=context)
 

@@ -99,7 +99,10 @@ def bind_arguments(
 
 def check_input(spec: InputSpec, value: Any) -> torch.Tensor:
     """Return `value` as a tensor that fits the spec, or raise DataError."""
-    tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+    try:
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"input {spec.name!r} is not an array: {error}") from error
     if tensor.dtype != spec.dtype:
         raise DataError(
             f"input {spec.name!r} has dtype {dtype_label(tensor.dtype)}, expected {spec}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import types
+import typing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -108,6 +110,38 @@ def _default(item: dataclasses.Field[Any]) -> Any:
     if item.default_factory is not dataclasses.MISSING:
         return item.default_factory()
     return dataclasses.MISSING
+
+
+def check_types(made: Pass) -> None:
+    """Raise OptionError where an option's value is not of its annotated type.
+
+    Plain types are checked (int, float, bool, str, None, tuples of str, and unions of these);
+    an int will do for a float, a bool for no number.
+    """
+    hints = typing.get_type_hints(type(made))
+    for item in dataclasses.fields(made):
+        value, hint = getattr(made, item.name), hints[item.name]
+        if not _fits(value, hint):
+            raise OptionError(f"{item.name}={value!r} is no {_spelled(hint)}", where=made.name)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(hint))
+    if hint == tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    if hint in (int, float) and isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63
+    if hint in (bool, int, float, str, types.NoneType):
+        return isinstance(value, hint)
+    return True
+
+
+def _spelled(hint: Any) -> str:
+    names = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = [names.get(part, "list of names") for part in parts if part is not types.NoneType]
+    return " or ".join(plain)
 
 
 def check_option(condition: bool, what: str, pass_name: str, cure: str | None = None) -> None:

@@ -100,9 +100,7 @@ def _input(spec: InputSpec, value: Any, where: str) -> torch.Tensor:
         tensor = check_input(spec, value)
     except DataError as error:
         raise DataError(error.what, where=where, cure=error.cure) from error
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"input {spec.name!r} is not an array: {error}", where=where) from error
-    if tensor.shape[0] == 0:
+    if tensor.dim() and tensor.shape[0] == 0:
         raise DataError(f"input {spec.name!r} has no samples", where=where)
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise DataError(f"input {spec.name!r} holds NaN or infinity", where=where)

@@ -16,7 +16,7 @@ from planish.ir.level import Level, Numerics
 from planish.ir.ops import arguments, set_argument
 from planish.ir.origin import get_origin
 
-from .base import Pass, PassResult, check_option
+from .base import Pass, PassResult, check_option, check_types
 from .context import Context
 from .exact_scales import exact_additions, round_bias
 from .observers import OBSERVERS, Histogram, QParams, choose_qparams, weight_scales
@@ -70,6 +70,7 @@ class InsertQDQ(Pass):
 
     def __post_init__(self) -> None:
         """Check the options."""
+        check_types(self)
         if self.observer not in OBSERVERS:
             raise unknown("observer", self.observer, OBSERVERS)
         if self.activation_dtype is not None and self.activation_dtype not in _RANGES:

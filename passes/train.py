@@ -13,7 +13,7 @@ from planish.ir.errors import PassError, unknown
 from planish.ir.graph import Graph
 from planish.ir.level import Level
 
-from .base import Pass, PassResult, check_option
+from .base import Pass, PassResult, check_option, check_types
 from .checkpoint import Log
 from .context import Context
 from .optimizers import SCHEDULES, check_optimizer
@@ -86,6 +86,7 @@ class Train(Pass):
         object.__setattr__(self, "optimizer_options", plain)
         if self.checkpoint is not None:
             object.__setattr__(self, "checkpoint", os.fspath(self.checkpoint))
+        check_types(self)
         for option in ("epochs", "steps", "patience"):
             count = getattr(self, option)
             left_out = count is None and option != "epochs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from planish.ir.errors import unknown
+from planish.ir.errors import OptionError, unknown
 
 from ..target import Target
 
@@ -23,6 +23,8 @@ def find_target(name: str | Target) -> Target:
     """
     if isinstance(name, Target):
         return name
+    if not isinstance(name, str):
+        raise OptionError(f"a target is a name or a Target, not {name!r}")
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
     module, function = TARGETS[name].split(":")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planish.ir.errors import OptionError
+from planish.ir.errors import OptionError, PlanishError
 
 from .console import check_writable, print_json, say, stderr, stdout
 from .data import DATA_HELP, MEAN_HELP, SIZE_HELP, STD_HELP, load_data
@@ -57,9 +57,19 @@ def compress(
             graph, batches, validation=measured, target=target, seed=seed, progress=progress
         )
     result.report.title = model
-    result.graph.save(output)
-    for path in reports:
-        result.report.save(path)
+    written: list[Path] = []
+    try:
+        for path, save in (
+            *((path, result.report.save) for path in reports),
+            (output, result.graph.save),
+        ):
+            fresh = not path.exists()
+            save(path)
+            written += [path] if fresh else []
+    except PlanishError:
+        for path in written:  # all files or none
+            path.unlink(missing_ok=True)
+        raise
     if as_json:
         print_json({"output": str(output), **result.report.to_json()})
         return

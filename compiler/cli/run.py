@@ -70,12 +70,12 @@ def run_samples(artifact: Artifact, inputs: dict[str, NDArray[Any]]) -> dict[str
     import numpy as np
 
     shapes = {info.name: info.shape for info in artifact.inputs}
-    counts = {len(value) // max(shapes[name][0], 1) for name, value in inputs.items()}
     whole = all(
         value.ndim == len(shapes[name]) and value.ndim and len(value) % shapes[name][0] == 0
         for name, value in inputs.items()
     )
-    if not whole or len(counts) != 1 or counts == {0}:
+    counts = {len(value) // shapes[name][0] for name, value in inputs.items()} if whole else set()
+    if len(counts) != 1 or counts == {0}:
         found = {name: list(value.shape) for name, value in inputs.items()}
         wanted = ", ".join(str(info) for info in artifact.inputs)
         raise DataError(f"the inputs {found} don't fit the artifact's {wanted}")

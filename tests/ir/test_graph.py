@@ -40,6 +40,8 @@ def test_takes_arrays_and_names(graph: Graph) -> None:
     [
         ((), {}, "also takes ['image']"),
         ((1, 2), {}, "2 inputs given, the model takes 1"),
+        ((None,), {}, "input 'image' is not an array"),
+        (("x",), {}, "input 'image' is not an array"),
         ((), {"picture": 1}, "no input is named 'picture'"),
         ((torch.zeros(1, 3, 6, 7),), {}, "shape [1, 3, 6, 7], expected image: f32[N, 3, 6, 6]"),
         ((torch.zeros(3, 6, 6),), {}, "shape [3, 6, 6]"),
