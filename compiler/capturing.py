@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from planish.ir.errors import ModelError, PlanishError
 from planish.ir.graph import Graph
+from planish.ir.level import Level
 from planish.passes.canonicalize import Canonicalize
 from planish.passes.context import Context
 
@@ -47,9 +48,11 @@ def capture(
     """
     graph = _captured(model, example_inputs)
     _check_finite(graph)
-    if not canonicalize or graph.level > 0:
-        return graph
-    return Canonicalize().run(graph, Context()).graph
+    if canonicalize and graph.level is Level.CAPTURED:
+        graph = Canonicalize().run(graph, Context()).graph
+    if isinstance(model, torch.nn.Module):
+        _check_runs(graph, _examples(example_inputs))
+    return graph
 
 
 def _captured(model: Model, example_inputs: Any) -> Graph:
@@ -179,6 +182,18 @@ def _zip_members(path: Path) -> Sequence[str]:
             "not a model file, or a truncated one",
             where=str(path),
             cure="give a .pt2 file or a graph saved by planish",
+        ) from error
+
+
+def _check_runs(graph: Graph, examples: tuple[torch.Tensor, ...]) -> None:
+    """Run the graph once: torch.export checks shapes, but not every dtype."""
+    try:
+        with torch.no_grad():
+            graph(*examples)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the model can't compute on the example inputs: {_first_line(error)}",
+            cure="give examples of the dtype that the model computes in, as a rule float32",
         ) from error
 
 

@@ -41,6 +41,11 @@ def test_a_module_is_no_graph() -> None:
         planish.Pipeline([passes.FoldBatchNorm()]).run(nn.Linear(3, 3))  # type: ignore[arg-type]
 
 
+def test_examples_must_have_the_dtype_that_the_model_computes_in() -> None:
+    with pytest.raises(ModelError, match="can't compute on the example inputs"):
+        planish.capture(nn.Linear(4, 4), torch.zeros(1, 4, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("device", ["gpu", 3.5, "cuda:99"])
 def test_a_device_that_is_not_there(graph: planish.Graph, device: Any) -> None:
     with pytest.raises(OptionError, match="device"):
