@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planish.ir.calling import bind_arguments, nest_structure
 from planish.ir.errors import ArtifactError, DataError
+from planish.ir.files import write_beside
 
-from .container import read_container, read_file, save_file
+from .container import read_container, read_file
 from .cpu import cpu_flags, machine
 from .packing import pack_all
 from .runtime import Library
@@ -115,7 +117,7 @@ class Artifact:
         Raises:
             PlanishError: The folder is missing or not writable, or the disk is full.
         """
-        save_file(path, self._content)
+        write_beside(path, self._content)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network.
@@ -131,27 +133,11 @@ class Artifact:
             DataError: A wrong count, name, shape or dtype.
         """
         if kwargs or len(args) != len(self._names):
-            args = self._bind(args, kwargs)
+            args = tuple(bind_arguments(self._names, args, kwargs, "artifact"))
         arrays = [self._input(i, value) for i, value in enumerate(args)]
         results = [np.empty(shape, dtype) for shape, dtype in self._made]
         self._library.run(arrays + results)
-        return _nest(self._structure, results)
-
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        names = self._names
-        if len(args) > len(names):
-            raise DataError(f"{len(args)} inputs given, the artifact takes {len(names)}: {names}")
-        bound = dict(zip(names, args, strict=False))
-        for name, value in kwargs.items():
-            if name not in names:
-                raise DataError(f"no input is named {name!r}", cure=f"the inputs are {names}")
-            if name in bound:
-                raise DataError(f"input {name!r} was given twice")
-            bound[name] = value
-        missing = [name for name in names if name not in bound]
-        if missing:
-            raise DataError(f"{len(bound)} inputs given, the artifact also takes {missing}")
-        return tuple(bound[name] for name in names)
+        return nest_structure(self._structure, results)
 
     def _input(self, index: int, value: Any) -> NDArray[Any]:
         """Return an input as a contiguous array that fits."""
@@ -250,14 +236,3 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
         f"input {name!r} is a {type(value).__name__}",
         cure="give a NumPy array, or anything with DLPack",
     )
-
-
-def _nest(structure: Any, flat: list[Any]) -> Any:
-    """Nest flat outputs as the model does (see planish.ir.signature.Structure)."""
-    if isinstance(structure, int):
-        return flat[structure]
-    kind, children = structure
-    if kind == "dict":
-        return {key: _nest(child, flat) for key, child in children}
-    values = [_nest(child, flat) for child in children]
-    return tuple(values) if kind == "tuple" else values

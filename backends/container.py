@@ -22,7 +22,6 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from planish.ir.errors import ArtifactError
-from planish.ir.files import write_beside
 
 FORMAT = 1
 MANIFEST, PARAMETERS, LIBRARY = "manifest.json", "parameters.safetensors", "library.so"
@@ -125,15 +124,6 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         raise ArtifactError(
             f"can't read the artifact: {error.strerror or error}", where=os.fspath(path)
         ) from error
-
-
-def save_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file beside its place and rename it.
-
-    Raises:
-        PlanishError: A full disk or a missing folder; nothing is left behind.
-    """
-    write_beside(path, content)
 
 
 def _digest(content: bytes) -> str:

@@ -10,12 +10,13 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from planish.ir.calling import flatten_structure
 from planish.ir.errors import ModelError
 from planish.ir.graph import Graph
 from planish.ir.level import Level
 from planish.ir.origin import Origin, origin_from_export
 from planish.ir.printer import operator_label
-from planish.ir.signature import InputSpec, flatten_structure
+from planish.ir.signature import InputSpec
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
@@ -78,7 +79,9 @@ def _copy_nodes(module: fx.GraphModule, graph: Graph) -> None:
                 continue
             raise ModelError(f"torch.export kept a sub-module call: {node.target}")
         if node.op == "get_attr":
-            copied[node] = graph.fx.get_attr(names.store(str(node.target), str(origin_of(node))))
+            copied[node] = graph.fx.get_attr(
+                names.store(str(node.target), str(origin_from_export(node)))
+            )
             continue
         new = graph.fx.node_copy(node, lambda argument: copied[argument])
         new.meta = {}
@@ -87,11 +90,6 @@ def _copy_nodes(module: fx.GraphModule, graph: Graph) -> None:
             new.meta["origin"] = _unique_origin(node, taken)
         elif node.op == "output":
             _check_outputs(new)
-
-
-def origin_of(node: fx.Node) -> Origin:
-    """Return the origin that torch.export recorded for a node."""
-    return origin_from_export(node)
 
 
 class _StoredNames:

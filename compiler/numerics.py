@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from planish.ir.calling import flatten_structure
 from planish.ir.errors import PipelineError
 from planish.ir.graph import Graph
 from planish.ir.level import Numerics
-from planish.ir.signature import InputSpec, flatten_structure
+from planish.ir.signature import InputSpec
 from planish.passes.base import Pass
 from planish.passes.data import batches
 

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from .calling import Structure, bind_arguments, nest_structure
 from .history import HistoryEntry
 from .infer import get_tensor, infer_values
 from .level import Level
 from .ops import follows_mode, is_training, set_training
 from .origin import Origin, get_origin
-from .signature import InputSpec, Structure, bind_arguments, check_input, nest_structure
+from .signature import InputSpec, check_input
 
 
 class Graph:
@@ -25,7 +26,7 @@ class Graph:
         module: The executable graph. Parameters and buffers are get_attr nodes with dotted names.
         level: How far it has been lowered.
         inputs: One specification an input.
-        structure: How the flat outputs are nested (see `signature.Structure`).
+        structure: How the flat outputs are nested (see `calling.Structure`).
         history: The passes applied so far.
         annotations: Plain JSON that a pass leaves for a later one ("teacher-hooks": {...}). The
             keys are states of the graph that pipelines check the order of passes by.
@@ -73,7 +74,7 @@ class Graph:
         Raises:
             DataError: A wrong count, name, shape or dtype of inputs.
         """
-        values = bind_arguments(self.inputs, args, kwargs)
+        values = bind_arguments([s.name for s in self.inputs], args, kwargs, "model")
         tensors = [check_input(s, v) for s, v in zip(self.inputs, values, strict=True)]
         return nest_structure(self.structure, list(self.module(*tensors)))
 

@@ -1,4 +1,4 @@
-"""What a graph takes and returns: input specifications and the nesting of its outputs."""
+"""What a graph takes: the specification of each input."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from typing import Any
 import torch
 
 from .errors import DataError
-
-# How outputs are nested, as plain JSON: an int is the index of a flat output; a list is
-# ["tuple" | "list", [children]] or ["dict", [[key, child], ...]].
-Structure = Any
 
 
 @dataclass(frozen=True)
@@ -50,51 +46,6 @@ _LABELS = {
 def dtype_label(dtype: torch.dtype) -> str:
     """Return the short name of a dtype in IR text: torch.float32 -> "f32"."""
     return _LABELS.get(dtype, str(dtype).removeprefix("torch."))
-
-
-def flatten_structure(value: Any, flat: list[Any]) -> Structure:
-    """Append the leaves of a nested output to `flat` and return how they were nested."""
-    if isinstance(value, tuple | list):
-        kind = "tuple" if isinstance(value, tuple) else "list"
-        return [kind, [flatten_structure(child, flat) for child in value]]
-    if isinstance(value, dict):
-        return [
-            "dict",
-            [[str(key), flatten_structure(child, flat)] for key, child in value.items()],
-        ]
-    flat.append(value)
-    return len(flat) - 1
-
-
-def nest_structure(structure: Structure, flat: list[Any]) -> Any:
-    """Rebuild a nested output from its flat leaves: the inverse of `flatten_structure`."""
-    if isinstance(structure, int):
-        return flat[structure]
-    kind, children = structure
-    if kind == "dict":
-        return {key: nest_structure(child, flat) for key, child in children}
-    values = [nest_structure(child, flat) for child in children]
-    return tuple(values) if kind == "tuple" else values
-
-
-def bind_arguments(
-    specs: list[InputSpec], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[Any]:
-    """Order positional and named arguments as the specs are, with one clear error each."""
-    names = [spec.name for spec in specs]
-    if len(args) > len(specs):
-        raise DataError(f"{len(args)} inputs given, the model takes {len(specs)}: {names}")
-    bound = dict(zip(names, args, strict=False))
-    for name, value in kwargs.items():
-        if name not in names:
-            raise DataError(f"no input is named {name!r}", cure=f"the model's inputs are {names}")
-        if name in bound:
-            raise DataError(f"input {name!r} was given twice")
-        bound[name] = value
-    missing = [name for name in names if name not in bound]
-    if missing:
-        raise DataError(f"{len(bound)} inputs given, the model also takes {missing}")
-    return [bound[name] for name in names]
 
 
 def check_input(spec: InputSpec, value: Any) -> torch.Tensor:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from planish.ir.calling import nest_structure
 from planish.ir.errors import DataError, PassError
 from planish.ir.graph import Graph
-from planish.ir.signature import nest_structure
 
 from .context import Context
 from .distillation_losses import attention_loss, feature_loss, soft_label_loss

@@ -24,11 +24,6 @@ def _clamp_bounds(node: fx.Node) -> tuple[float, float]:
     return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
 
 
-def _hardtanh_bounds(node: fx.Node) -> tuple[float, float]:
-    values = arguments(node)
-    return float(values["min_val"]), float(values["max_val"])
-
-
 def _table(name: str, target: Any, onnx: str = "", *, first: str = "input") -> OperatorRow:
     return OperatorRow(
         name=name,
@@ -124,6 +119,3 @@ ROWS = (
         inputs=("self", "other"),
     ),
 )
-
-# hardtanh is spelled clamp by canonicalize; its bounds are read there.
-hardtanh_bounds = _hardtanh_bounds
