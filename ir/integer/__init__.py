@@ -5,7 +5,7 @@ rounding is to nearest, ties to even; accumulators are int32 and wrap; no float 
 compiler may contract. See docs/numeric-contract.md.
 """
 
-from . import elementwise, fake_quantize, layers, pooling
+from . import elementwise, fake_quantize, layers, normalization, pooling, products, resampling
 from .arithmetic import (
     dequantize,
     dtype_range,
@@ -22,8 +22,11 @@ __all__ = [
     "fake_quantize",
     "fixed_point_add",
     "layers",
+    "normalization",
     "pooling",
+    "products",
     "quantize",
     "requantize",
     "requantize_multiplier",
+    "resampling",
 ]

@@ -49,6 +49,21 @@ def conv2d_i8(
         hi: Largest output.
         dtype: torch.uint8 or torch.int8.
     """
+    accumulator = convolution_sum(x, weight, bias, stride, padding, dilation, groups, x_zero_point)
+    return requantize(accumulator, multiplier.view(1, -1, 1, 1), y_zero_point, lo, hi, dtype)
+
+
+def convolution_sum(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    x_zero_point: int,
+) -> torch.Tensor:
+    """Return conv2d_i8's int32 accumulator [n, out, oh, ow]."""
     # float64 holds every partial sum exactly: |x - zx| * |w| < 2**16 and fewer than 2**37 terms.
     centered = x.to(torch.float64) - x_zero_point
     top, left, bottom, right = padding
@@ -60,8 +75,30 @@ def conv2d_i8(
         padded = F.pad(centered, [left, right, top, bottom])
         exact = F.conv2d(padded, weight.to(torch.float64), None, stride, 0, dilation, groups)
     # A library may transform the convolution: sums are integers up to an error far below 1/2.
-    accumulator = _add_bias(wrap_int32(torch.round(exact)), bias, 1)
-    return requantize(accumulator, multiplier.view(1, -1, 1, 1), y_zero_point, lo, hi, dtype)
+    return _add_bias(wrap_int32(torch.round(exact)), bias, 1)
+
+
+def convolution_shape(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    multiplier: torch.Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> tuple[int, ...]:
+    """Check the operands of a convolution and return the shape of its result."""
+    out, per_group, *kernel = weight.shape
+    torch._check(x.shape[1] == per_group * groups, lambda: "channels don't match the weight")
+    torch._check(out % groups == 0, lambda: "output channels are not a multiple of groups")
+    torch._check(multiplier.shape == (out,), lambda: "one multiplier an output channel")
+    sizes = [
+        (x.shape[2 + i] + padding[i] + padding[2 + i] - dilation[i] * (kernel[i] - 1) - 1)
+        // stride[i]
+        + 1
+        for i in range(2)
+    ]
+    return (x.shape[0], out, *sizes)
 
 
 def _conv2d_shape(
@@ -79,17 +116,8 @@ def _conv2d_shape(
     hi: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    out, per_group, *kernel = weight.shape
-    torch._check(x.shape[1] == per_group * groups, lambda: "channels don't match the weight")
-    torch._check(out % groups == 0, lambda: "output channels are not a multiple of groups")
-    torch._check(multiplier.shape == (out,), lambda: "one multiplier an output channel")
-    sizes = [
-        (x.shape[2 + i] + padding[i] + padding[2 + i] - dilation[i] * (kernel[i] - 1) - 1)
-        // stride[i]
-        + 1
-        for i in range(2)
-    ]
-    return x.new_empty((x.shape[0], out, *sizes), dtype=dtype)
+    sizes = convolution_shape(x, weight, multiplier, stride, padding, dilation, groups)
+    return x.new_empty(sizes, dtype=dtype)
 
 
 def linear_i8(
@@ -116,9 +144,25 @@ def linear_i8(
         hi: Largest output.
         dtype: torch.uint8 or torch.int8.
     """
-    exact = F.linear(x.to(torch.float64) - x_zero_point, weight.to(torch.float64))
-    accumulator = _add_bias(wrap_int32(torch.round(exact)), bias, -1)
+    accumulator = linear_sum(x, weight, bias, x_zero_point)
     return requantize(accumulator, multiplier, y_zero_point, lo, hi, dtype)
+
+
+def linear_sum(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, x_zero_point: int
+) -> torch.Tensor:
+    """Return linear_i8's int32 accumulator [..., out]."""
+    exact = F.linear(x.to(torch.float64) - x_zero_point, weight.to(torch.float64))
+    return _add_bias(wrap_int32(torch.round(exact)), bias, -1)
+
+
+def linear_shape(
+    x: torch.Tensor, weight: torch.Tensor, multiplier: torch.Tensor
+) -> tuple[int, ...]:
+    """Check the operands of a linear layer and return the shape of its result."""
+    torch._check(x.shape[-1] == weight.shape[1], lambda: "features don't match the weight")
+    torch._check(multiplier.shape == (weight.shape[0],), lambda: "one multiplier a feature")
+    return (*x.shape[:-1], weight.shape[0])
 
 
 def _linear_shape(
@@ -132,9 +176,7 @@ def _linear_shape(
     hi: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    torch._check(x.shape[-1] == weight.shape[1], lambda: "features don't match the weight")
-    torch._check(multiplier.shape == (weight.shape[0],), lambda: "one multiplier a feature")
-    return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=dtype)
+    return x.new_empty(linear_shape(x, weight, multiplier), dtype=dtype)
 
 
 define(

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from . import elementwise, layers, quantized, spatial
+from . import elementwise, layers, movement, quantized, reduction, spatial, unary
 from .arguments import arguments, pair, set_argument, stored, weight_shape
 from .row import (
     Channels,
@@ -15,13 +15,16 @@ from .row import (
     has_row,
     is_overload,
     node_macs,
+    quantization,
     register,
     row,
     rows,
 )
 
-for _row in (*layers.ROWS, *elementwise.ROWS, *spatial.ROWS, *quantized.ROWS):
-    register(_row)
+_MODULES = (layers, elementwise, unary, reduction, spatial, movement, quantized)
+for _module in _MODULES:
+    for _row in _module.ROWS:
+        register(_row)
 
 
 def follows_mode(node: fx.Node) -> bool:
@@ -75,6 +78,7 @@ __all__ = [
     "is_training",
     "node_macs",
     "pair",
+    "quantization",
     "register",
     "row",
     "rows",

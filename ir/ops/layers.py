@@ -1,10 +1,10 @@
-"""Rows of the operators that hold weights: convolution, linear, batch norm."""
+"""Rows of the operators that hold weights: convolutions, linear, batch norm."""
 
 from __future__ import annotations
 
 import torch
 
-from .macs import convolution_macs, linear_macs
+from .macs import convolution_macs, linear_macs, transposed_convolution_macs
 from .row import Channels, OperatorRow, Quantization
 
 _aten = torch.ops.aten
@@ -40,17 +40,28 @@ ROWS = (
         follows_mode="training",
     ),
     OperatorRow(
-        name="layer_norm",
-        targets=(_aten.layer_norm.default,),
-        onnx=("LayerNormalization",),
+        name="conv_transpose2d",
+        targets=(_aten.conv_transpose2d.input,),
+        onnx=("ConvTranspose",),
         channels=Channels.FIXED,
-        quantization=Quantization.FLOAT,
+        quantization=Quantization.INTEGER,
+        macs=transposed_convolution_macs,
+        integer_name="conv_transpose2d_i8",
     ),
     OperatorRow(
-        name="group_norm",
-        targets=(_aten.group_norm.default,),
-        onnx=("GroupNormalization",),
+        name="conv3d",
+        targets=(_aten.conv3d.default,),
+        onnx=("Conv",),
         channels=Channels.FIXED,
         quantization=Quantization.FLOAT,
+        macs=convolution_macs,
+    ),
+    OperatorRow(
+        name="conv_transpose3d",
+        targets=(_aten.conv_transpose3d.input,),
+        onnx=("ConvTranspose",),
+        channels=Channels.FIXED,
+        quantization=Quantization.FLOAT,
+        macs=transposed_convolution_macs,
     ),
 )

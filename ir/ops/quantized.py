@@ -6,7 +6,7 @@ import torch
 
 from .. import integer  # noqa: F401  (defines torch.ops.planish)
 from ..level import Level
-from .macs import convolution_macs, linear_macs
+from .macs import convolution_macs, linear_macs, matmul_macs, transposed_convolution_macs
 from .row import INTEGER_ONLY, Channels, OperatorRow, Quantization
 
 _planish = torch.ops.planish
@@ -45,4 +45,15 @@ ROWS = (
     _integer("max_pool2d_i8"),
     _integer("avg_pool2d_i8"),
     _integer("adaptive_avg_pool2d_i8"),
+    _integer("mul_i8", ("a", "b")),
+    _integer("matmul_i8", ("a", "b"), macs=matmul_macs),
+    _integer("softmax_i8"),
+    _integer("layer_norm_i8"),
+    _integer("mean_i8"),
+    _integer("conv_transpose2d_i8", macs=transposed_convolution_macs),
+    _integer("resize_i8"),
+    _integer("pad_i8"),
+    _integer("conv2d_dq", macs=convolution_macs),
+    _integer("linear_dq", macs=linear_macs),
+    _integer("matmul_dq", ("a", "b"), macs=matmul_macs),
 )

@@ -12,6 +12,7 @@ from torch import fx
 
 from ..errors import OperatorError
 from ..level import Level
+from .arguments import arguments
 
 FLOAT_LEVELS = frozenset({Level.CANONICAL, Level.QUANTIZED, Level.INTEGER})
 INTEGER_ONLY = frozenset({Level.INTEGER})
@@ -69,6 +70,8 @@ class OperatorRow:
         bounds: For CLAMP, the real bounds of a node.
         follows_mode: Schema name of the flag that train() and eval() set, if any.
         levels: The levels that may hold it.
+        with_number: What it becomes where one operand is a number, not a tensor: `x * 0.5` is a
+            function of one value, TABLE. None where that makes no difference.
         integer_name: The integer operator that it lowers to, for reports.
     """
 
@@ -84,6 +87,7 @@ class OperatorRow:
     follows_mode: str | None = None
     levels: frozenset[Level] = FLOAT_LEVELS
     integer_name: str | None = None
+    with_number: Quantization | None = None
 
 
 _TABLE: dict[Any, OperatorRow] = {}
@@ -129,6 +133,20 @@ def row(node: fx.Node) -> OperatorRow:
             cure="register one: planish.ir.register(OperatorRow(...)), docs/add-an-operator.md",
         )
     return found
+
+
+def quantization(node: fx.Node) -> Quantization:
+    """What a node becomes on the integer level, by its row and the kind of its operands.
+
+    Raises:
+        OperatorError: The node's operator has no row.
+    """
+    found = row(node)
+    if found.with_number is not None:
+        known = arguments(node)
+        if any(isinstance(known[name], int | float) for name in found.inputs):
+            return found.with_number
+    return found.quantization
 
 
 def node_macs(node: fx.Node) -> int:
