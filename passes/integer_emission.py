@@ -14,7 +14,7 @@ from planish.ir.errors import PassError
 from planish.ir.graph import Graph
 from planish.ir.integer import dequantize, fixed_point_add, quantize, requantize_multiplier
 from planish.ir.integer.pooling import adaptive_windows, pooled_size
-from planish.ir.ops import Quantization, arguments, row
+from planish.ir.ops import Quantization, arguments, quantization, row
 from planish.ir.origin import get_origin
 
 from .integer_patterns import Pattern
@@ -83,7 +83,7 @@ def quantized_bounds(pattern: Pattern) -> tuple[int, int]:
 
 def emit(emission: Emission) -> fx.Node:
     """Emit the integer form of one operator."""
-    if row(emission.node).quantization is Quantization.TABLE:
+    if quantization(emission.node) is Quantization.TABLE:
         return _table(emission)
     return _EMITTERS[row(emission.node).name](emission)
 

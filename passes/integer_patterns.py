@@ -9,9 +9,10 @@ import torch
 from torch import fx
 
 from planish.ir.graph import Graph
-from planish.ir.ops import Quantization, activations, arguments, row, stored
+from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
 
 from .observers import QParams
+from .quantization_placement import EMITTED
 
 fake_quantize = torch.ops.planish.fake_quantize.default
 
@@ -134,7 +135,9 @@ def _computes(graph: Graph, node: fx.Node, found: Patterns) -> bool:
     """Whether a node is an operator with an integer form whose operands are all quantized."""
     if node.op != "call_function" or node.target is fake_quantize:
         return False
-    kind = row(node).quantization
+    kind = quantization(node)
+    if kind is Quantization.INTEGER and row(node).name not in EMITTED:
+        return False
     if kind not in (Quantization.INTEGER, Quantization.TABLE):
         return False
     if any(source not in found.quantized for source in activations(node)):

@@ -12,7 +12,7 @@ from planish.ir.graph import Graph
 from planish.ir.history import Refused
 from planish.ir.integer import requantize_multiplier
 from planish.ir.level import Level, Numerics
-from planish.ir.ops import Quantization, activations, arguments, row, stored
+from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
 from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult
@@ -27,6 +27,7 @@ from .integer_patterns import (
     is_weight_quantizer,
 )
 from .observers import QParams
+from .quantization_placement import EMITTED
 
 _ops = torch.ops.planish
 
@@ -219,8 +220,8 @@ def _reach(patterns: Patterns, user: fx.Node) -> tuple[fx.Node, ...]:
 
 def _reason(node: fx.Node) -> str:
     name = row(node).name
-    kind = row(node).quantization
-    if kind is Quantization.FLOAT:
+    kind = quantization(node)
+    if kind is Quantization.FLOAT or (kind is Quantization.INTEGER and name not in EMITTED):
         return f"{name} has no integer form"
     if any(stored(source) for source in activations(node)):
         return f"{name} of a constant has no integer form"

@@ -19,10 +19,12 @@ from torch import fx
 
 from planish.ir.graph import Graph
 from planish.ir.history import Refused
-from planish.ir.ops import Quantization, activations, arguments, row, stored
+from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
 from planish.ir.origin import get_origin
 
 aten = torch.ops.aten
+# INTEGER operators that passes/integer_emission.py emits so far.
+EMITTED = frozenset({"conv2d", "linear", "add", "avg_pool2d", "adaptive_avg_pool2d"})
 
 
 @dataclass
@@ -86,7 +88,7 @@ def quantization_placement(
 
 def _kind(node: fx.Node, skip: Callable[[fx.Node], bool], placement: Placement) -> Quantization:
     """Return what a node becomes; FLOAT with a reason where operands or user say so."""
-    kind = row(node).quantization
+    kind = quantization(node)
     reason = _obstacle(node, kind)
     if kind in (Quantization.INTEGER, Quantization.TABLE) and skip(node):
         reason = "the user asked to skip it"
@@ -105,6 +107,8 @@ def _obstacle(node: fx.Node, kind: Quantization) -> str | None:
         return f"{name} has no integer form"
     if value.dtype != torch.float32:
         return f"{name} works on {value.dtype}, not float32"
+    if kind is Quantization.INTEGER and name not in EMITTED:
+        return f"{name} has no integer form"
     values = arguments(node)
     if name in ("conv2d", "linear"):
         for role in ("weight", "bias"):

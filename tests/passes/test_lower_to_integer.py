@@ -73,7 +73,7 @@ class Islands(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Integer, float, integer."""
-        return self.second(torch.softmax(self.first(x), 1) * 2.0)
+        return self.second(torch.cumsum(torch.log_softmax(self.first(x), 1), 1))
 
 
 def test_float_islands_are_explicit_and_reported(
@@ -84,10 +84,10 @@ def test_float_islands_are_explicit_and_reported(
     quantized, integer, refused = lower(graph, images)
     golden("lower_to_integer_islands", integer.text())
     assert refused == [
-        ("softmax", "softmax has no integer form"),
-        ("mul", "mul has no integer form"),
+        ("log_softmax", "log_softmax has no integer form"),
+        ("cumsum", "cumsum has no integer form"),
     ]
-    torch.testing.assert_close(quantized(images), integer(images), atol=0.02, rtol=0)
+    torch.testing.assert_close(quantized(images), integer(images), atol=0.05, rtol=0)
 
 
 def test_a_skipped_layer_is_an_island(
