@@ -105,9 +105,10 @@ class _Buffers:
         if isinstance(pointer, Parameter):
             return _address(self._parameters, pointer.offset)
         value = pointer.value
-        if value.place == "workspace":
+        if value.place in ("workspace", "parameters"):
+            memory = self._workspace if value.place == "workspace" else self._parameters
             size = np.dtype(value.layout.dtype).itemsize
-            return _address(self._workspace, value.offset + pointer.elements * size)
+            return _address(memory, value.offset + pointer.elements * size)
         buffer = (self._inputs if value.place == "input" else self._outputs)[value.index]
         assert pointer.elements == 0, "the user's tensors are dense"
         return buffer.data

@@ -64,10 +64,14 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def is_bytes(node: torch.fx.Node) -> bool:
+    """Whether a node's value is a uint8 or int8 tensor."""
+    return getattr(node.meta.get("val"), "dtype", None) in _BYTES
+
+
 def is_movement(node: torch.fx.Node) -> bool:
     """Whether a node moves quantized values."""
-    value = node.meta.get("val")
-    return node.target in MOVEMENTS and getattr(value, "dtype", None) in _BYTES
+    return node.target in MOVEMENTS and is_bytes(node)
 
 
 def is_integer(node: torch.fx.Node) -> bool:
@@ -123,6 +127,38 @@ class Lowering:
         name = str(node.target)
         return self.plan.store(name, self.graph.attribute(name).detach().cpu().numpy())
 
+    def value(self, node: torch.fx.Node) -> Value:
+        """Return a node's value as it lies in memory; a stored int8 or uint8 tensor becomes one.
+
+        Such a constant (a positional embedding, a layer's scale) is an activation like any other,
+        except that it lies in the parameter memory, where loading puts it.
+        """
+        if node not in self.values and node.op == "get_attr":
+            self.values[node] = self._constant(node)
+        return self.values[node]
+
+    def _constant(self, node: torch.fx.Node) -> Value:
+        dtype = node.meta["val"].dtype
+        if dtype not in _BYTES:
+            raise OperatorError(
+                f"{node.name!r} is stored as {dtype_name(dtype)}, where a kernel needs quantized "
+                "values",
+                where=self.label(node),
+                cure="quantize the stored tensor to int8 or uint8",
+            )
+        layout = vector_layout(self.shape(node), self.plan.target.storage_dtype)
+        shift = 128 if dtype == torch.int8 else 0
+        parameter = self.plan.parameter(
+            "constant",
+            tensor=self.stored(node),
+            shift=shift,
+            dtype=layout.dtype,
+            steps=list(layout.steps),
+            base=layout.base,
+            size=layout.size,
+        )
+        return Value(node.name, layout, "parameters", offset=parameter.offset, shift=shift)
+
     def new_integer(self, node: torch.fx.Node) -> Value:
         """Make the value that a node's integer kernel writes, with the border its readers need."""
         last = self.fusion.last(node)
@@ -164,12 +200,12 @@ class Lowering:
 
     def integer(self, node: torch.fx.Node) -> Value:
         """Return a node's value in the integer region's layout, converting it if need be."""
-        value = self.values[node]
+        value = self.value(node)
         return self._convert(node, value, to_integer=True) if value.dense else value
 
     def dense(self, node: torch.fx.Node) -> Value:
         """Return a node's value row-major in its own dtype, converting it if need be."""
-        value = self.values[node]
+        value = self.value(node)
         return value if value.dense else self._convert(node, value, to_integer=False)
 
     def _convert(self, node: torch.fx.Node, value: Value, *, to_integer: bool) -> Value:

@@ -33,6 +33,17 @@ def _raw(recipe: dict[str, Any], tensors: Tensors) -> Array:
     return tensors[recipe["tensor"]]
 
 
+def _constant(recipe: dict[str, Any], tensors: Tensors) -> Array:
+    """A stored uint8 or int8 tensor as an activation: in its layout, int8 moved by 128."""
+    tensor = tensors[recipe["tensor"]]
+    memory = np.zeros(recipe["size"], recipe["dtype"])
+    offsets = np.full(tensor.shape, recipe["base"], np.int64)
+    for index, step in zip(np.indices(tensor.shape, sparse=True), recipe["steps"], strict=True):
+        offsets += index * step
+    memory[offsets] = tensor.astype(np.int16) + recipe["shift"]
+    return memory
+
+
 def _table(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """A 256-entry table as the bytes in memory: int8 results are moved by 128."""
     table = tensors[recipe["tensor"]]
@@ -130,6 +141,7 @@ RECIPES: dict[str, Callable[[dict[str, Any], Tensors], Array]] = {
     "affine": _affine,
     "entries": _entries,
     "raw": _raw,
+    "constant": _constant,
     "table": _table,
     "dot-weights": _dot_weights,
     "dot-bias": _dot_bias,

@@ -23,9 +23,9 @@ class Value:
     Attributes:
         name: For listings.
         layout: How it lies in memory.
-        place: "workspace", "input" or "output".
+        place: "workspace", "input", "output" or "parameters" (a stored tensor).
         index: Which input or output.
-        offset: Byte offset in the workspace, once that is planned.
+        offset: Byte offset in the workspace, once that is planned, or in the parameter memory.
         shift: What is added to the quantized value in memory: 128 for int8.
         dense: Row-major in the tensor's own dtype, as users and TVM's own kernels have it; else in
             the integer region's layout.
@@ -117,7 +117,7 @@ class Plan:
 
     def store(self, name: str, tensor: NDArray[Any]) -> str:
         """Keep a tensor in the artifact under its name; return the name."""
-        self.tensors.setdefault(name, np.ascontiguousarray(tensor))
+        self.tensors.setdefault(name, np.asarray(tensor, order="C"))
         return name
 
     def call(

@@ -18,7 +18,7 @@ from planish.ir.errors import OperatorError
 
 from ..kernels import Kernel
 from ..layout import Layout, loop_nest
-from ..lowering import Lowering
+from ..lowering import Lowering, is_bytes
 from ..plan import Pointer, Value
 
 Offsets = NDArray[np.int64]
@@ -169,7 +169,7 @@ def copy_reshaped(lowering: Lowering, source: Value, target: Value, label: str) 
 
 def move(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower any operator that moves values: run it on their positions."""
-    inputs = [n for n in node.all_input_nodes if n in lowering.values]
+    inputs = [n for n in node.all_input_nodes if is_bytes(n)]
     sources = [lowering.integer(n) for n in inputs]
     target = lowering.new_integer(node)
     if any(source.shift != target.shift for source in sources):
