@@ -104,7 +104,7 @@ class _Buffers:
         """Return the address that a pointer means, as an expression."""
         if isinstance(pointer, Parameter):
             return _address(self._parameters, pointer.offset)
-        value = pointer.value
+        value = pointer.value.owner
         if value.place in ("workspace", "parameters"):
             memory = self._workspace if value.place == "workspace" else self._parameters
             size = np.dtype(value.layout.dtype).itemsize

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 Halo = tuple[int, int, int, int]
@@ -57,6 +57,13 @@ def dense_layout(shape: tuple[int, ...], dtype: str) -> Layout:
     return Layout(shape, tuple(steps), 0, prod(shape), dtype)
 
 
+def row_layout(shape: tuple[int, ...], dtype: str, multiple: int = 8) -> Layout:
+    """Return a row-major layout whose rows (the last axis) are padded to a multiple."""
+    columns = shape[-1] if shape else 1
+    rows = dense_layout((*shape[:-1], -(-columns // multiple) * multiple), dtype)
+    return Layout(shape, rows.steps[: len(shape)], 0, rows.size, dtype)
+
+
 def vector_layout(
     shape: tuple[int, ...], dtype: str, halo: Halo = NO_HALO, compact: bool = False
 ) -> Layout:
@@ -69,10 +76,7 @@ def vector_layout(
         compact: Keep fewer than 8 channels unpadded (an image that only dense kernels read).
     """
     if len(shape) != 4:
-        channels = shape[-1] if shape else 1
-        padded = -(-channels // 8) * 8
-        rows = dense_layout((*shape[:-1], padded), dtype)
-        return Layout(shape, rows.steps[: len(shape)], 0, rows.size, dtype)
+        return row_layout(shape, dtype)
     images, channels, height, width = shape
     top, left, bottom, right = halo
     pixel = channels if compact and channels < 8 else -(-channels // 8) * 8
@@ -80,6 +84,74 @@ def vector_layout(
     image = (height + top + bottom) * row
     base = top * row + left * pixel
     return Layout(shape, (image, 1, row, pixel), base, images * image, dtype, halo)
+
+
+def as_rows(layout: Layout) -> Layout | None:
+    """Return a layout whose last axis lies side by side, or None if it doesn't."""
+    if not layout.shape or layout.steps[-1] == 1:
+        return layout
+    return replace(layout, steps=(*layout.steps[:-1], 1)) if layout.shape[-1] == 1 else None
+
+
+def as_matrix(layout: Layout) -> Layout | None:
+    """Return a layout as one of two axes, rows evenly far from each other, or None if it isn't.
+
+    Padding behind each row is some multiple of 8 values, or another part of the tensor.
+    """
+    rows = as_rows(layout)
+    if rows is None:
+        return None
+    columns = rows.shape[-1] if rows.shape else 1
+    step = 0
+    count = 1
+    for size, length in zip(reversed(rows.shape[:-1]), reversed(rows.steps[:-1]), strict=True):
+        if size == 1:
+            continue
+        if count == 1:
+            step = length
+        elif length != step * count:
+            return None
+        count *= size
+    if count == 1:
+        step = -(-columns // 8) * 8
+    if step % 8 or step < columns:
+        return None
+    return replace(rows, shape=(count, columns), steps=(step, 1))
+
+
+def as_vector(layout: Layout) -> Layout | None:
+    """Return a layout in the form of `vector_layout`, or None if it is another one.
+
+    The steps of axes of size 1 mean nothing; they become what `vector_layout` would have.
+    """
+    shape, steps = layout.shape, layout.steps
+    if len(shape) != 4:
+        matrix = as_matrix(layout)
+        if matrix is None:
+            return None
+        steps = dense_layout((*shape[:-1], matrix.steps[0]), layout.dtype).steps
+        return replace(layout, steps=steps[: len(shape)])
+    _, channels, height, width = shape
+    pixel = steps[3] if width > 1 else -(-channels // 8) * 8
+    row = steps[2] if height > 1 else pixel * width
+    image = steps[0] if shape[0] > 1 else row * height
+    beside = steps[1] == 1 or channels == 1
+    # A pixel of fewer than 8 channels may be compact; one of more than it needs is a slice.
+    if not beside or pixel not in (-(-channels // 8) * 8, min(channels, 7)):
+        return None
+    if row < pixel * width or image < row * height or (pixel % 8 == 0 and row % 8):
+        return None
+    return replace(layout, steps=(image, 1, row, pixel))
+
+
+def as_two_axes(
+    shape: tuple[int, ...], x: Layout, y: Layout, *, inner: int
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Return the loops over rows and columns of layouts whose last axes alone have gaps."""
+    steps = [(layout.steps[-2], layout.steps[-1]) for layout in (x, y)]
+    nest = loop_nest((prod(shape[:-1]), shape[-1]), *steps, inner=inner)
+    assert nest is not None
+    return nest
 
 
 def loop_nest(

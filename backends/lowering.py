@@ -12,8 +12,19 @@ import torch.fx
 from planish.ir import Graph, OperatorError
 from planish.ir.ops import arguments
 
+from .forms import find_rows
 from .fusion import find_fusions
-from .layout import NO_HALO, Halo, dense_layout, vector_layout
+from .layout import (
+    NO_HALO,
+    Halo,
+    Layout,
+    as_matrix,
+    as_rows,
+    as_vector,
+    dense_layout,
+    row_layout,
+    vector_layout,
+)
 from .plan import Plan, Value
 
 _planish, _aten = torch.ops.planish, torch.ops.aten
@@ -96,6 +107,7 @@ class Lowering:
         plan: What is being filled.
         values: The value of each node that has been lowered.
         fusion: Which nodes share a kernel.
+        rows: Nodes of four axes that lie row-major.
     """
 
     def __init__(self, graph: Graph, plan: Plan) -> None:
@@ -103,7 +115,8 @@ class Lowering:
         self.plan = plan
         self.fusion = find_fusions(graph)
         self.values: dict[torch.fx.Node, Value] = {}
-        self._other_form: dict[Value, Value] = {}
+        self.rows = find_rows(graph, self.fusion, MOVEMENTS)
+        self._other_form: dict[tuple[Value, str], Value] = {}
         self._halos: dict[Value, tuple[Halo, int]] = {}
 
     def shape(self, node: torch.fx.Node) -> tuple[int, ...]:
@@ -146,7 +159,8 @@ class Lowering:
                 where=self.label(node),
                 cure="quantize the stored tensor to int8 or uint8",
             )
-        layout = vector_layout(self.shape(node), self.plan.target.storage_dtype)
+        make = row_layout if node in self.rows else vector_layout
+        layout = make(self.shape(node), self.plan.target.storage_dtype)
         shift = 128 if dtype == torch.int8 else 0
         parameter = self.plan.parameter(
             "constant",
@@ -164,11 +178,16 @@ class Lowering:
         last = self.fusion.last(node)
         shape = self.shape(last)
         storage = self.plan.target.storage_dtype
-        halo, zero_point = self._wanted_halo(last) if len(shape) == 4 else (NO_HALO, 0)
-        compact = node.target is _planish.quantize.default and all(
-            user.target is _CONVOLUTION and arguments(user)["groups"] == 1 for user in last.users
-        )
-        value = Value(last.name, vector_layout(shape, storage, halo, compact))
+        if len(shape) != 4 or node in self.rows:
+            halo, zero_point, layout = NO_HALO, 0, row_layout(shape, storage)
+        else:
+            halo, zero_point = self._wanted_halo(last)
+            compact = node.target is _planish.quantize.default and all(
+                user.target is _CONVOLUTION and arguments(user)["groups"] == 1
+                for user in last.users
+            )
+            layout = vector_layout(shape, storage, halo, compact)
+        value = Value(last.name, layout)
         value.shift = 128 if last.meta["val"].dtype == torch.int8 else 0
         if halo != NO_HALO:
             self._halos[value] = (halo, zero_point)
@@ -198,32 +217,73 @@ class Lowering:
 
         fill_halo(self, value, zero_point)
 
-    def integer(self, node: torch.fx.Node) -> Value:
-        """Return a node's value in the integer region's layout, converting it if need be."""
+    def strided(self, node: torch.fx.Node) -> Value:
+        """Return a node's value in the integer region, its axes in any order and distance."""
         value = self.value(node)
-        return self._convert(node, value, to_integer=True) if value.dense else value
+        return self._kept((value, "strided"), lambda: self._packed(node)) if value.dense else value
+
+    def integer(self, node: torch.fx.Node) -> Value:
+        """Return a node's value as `vector_layout` has it, copied if need be."""
+        return self._formed(node, "vector", as_vector)
+
+    def row_major(self, node: torch.fx.Node) -> Value:
+        """Return a node's value with its last axis side by side, copied if need be."""
+        return self._formed(node, "rows", as_rows)
+
+    def matrix(self, node: torch.fx.Node) -> Value:
+        """Return a node's value as a matrix: all axes but the last are its rows."""
+        return self._formed(node, "matrix", as_matrix)
 
     def dense(self, node: torch.fx.Node) -> Value:
         """Return a node's value row-major in its own dtype, converting it if need be."""
+        from .lower.boundary import unpack
+
         value = self.value(node)
-        return value if value.dense else self._convert(node, value, to_integer=False)
+        return value if value.dense else self._kept((value, "dense"), lambda: unpack(self, node))
 
-    def _convert(self, node: torch.fx.Node, value: Value, *, to_integer: bool) -> Value:
-        from .lower.boundary import pack, unpack
+    def _kept(self, key: tuple[Value, str], make: Callable[[], Value]) -> Value:
+        if key not in self._other_form:
+            self._other_form[key] = make()
+        return self._other_form[key]
 
-        if value not in self._other_form:
-            self._other_form[value] = pack(self, node) if to_integer else unpack(self, node)
-        return self._other_form[value]
+    def _packed(self, node: torch.fx.Node) -> Value:
+        from .lower.boundary import pack
+
+        return pack(self, node)
+
+    def _formed(
+        self, node: torch.fx.Node, form: str, see: Callable[[Layout], Layout | None]
+    ) -> Value:
+        """Return a node's value in a form: as it is, seen in another way, or copied."""
+        value = self.strided(node)
+        seen = see(value.layout)
+        if seen == value.layout:
+            return value
+        if seen is not None:
+            return value.view(value.name, seen)
+        return self._kept((value, form), lambda: self._copied(value, form, see))
+
+    def _copied(self, value: Value, form: str, see: Callable[[Layout], Layout | None]) -> Value:
+        from .lower.movement import copy_into
+
+        make = vector_layout if form == "vector" else row_layout
+        copy = Value(
+            f"{value.name}_{form}", make(value.layout.shape, value.layout.dtype), shift=value.shift
+        )
+        copy_into(self, value, copy, value.name)
+        seen = see(copy.layout)
+        assert seen is not None
+        return copy if seen == copy.layout else copy.view(copy.name, seen)
 
     def padded(self, node: torch.fx.Node, halo: Halo, zero_point: int) -> Value:
         """Return a node's integer value with at least this border, holding this value."""
         from .lower.movement import copy_into
 
-        value = self.integer(node)
+        if halo == NO_HALO:
+            return self.integer(node)
+        value = self.strided(node)
         have, filled = self._halos.get(value, (NO_HALO, zero_point))
-        if halo == NO_HALO or (
-            filled == zero_point and all(h >= w for h, w in zip(have, halo, strict=True))
-        ):
+        if filled == zero_point and all(h >= w for h, w in zip(have, halo, strict=True)):
             return value
         layout = vector_layout(value.layout.shape, value.layout.dtype, halo)
         wider = Value(f"{value.name}_padded", layout, shift=value.shift)

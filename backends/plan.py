@@ -29,6 +29,7 @@ class Value:
         shift: What is added to the quantized value in memory: 128 for int8.
         dense: Row-major in the tensor's own dtype, as users and TVM's own kernels have it; else in
             the integer region's layout.
+        base: The value whose memory this one shows, for a view.
     """
 
     name: str
@@ -38,6 +39,16 @@ class Value:
     offset: int = 0
     shift: int = 0
     dense: bool = False
+    base: Value | None = None
+
+    @property
+    def owner(self) -> Value:
+        """The value that has the memory."""
+        return self.base or self
+
+    def view(self, name: str, layout: Layout) -> Value:
+        """Return the same memory seen through another layout; kernels only read it."""
+        return Value(name, layout, shift=self.shift, base=self.owner)
 
     @property
     def nbytes(self) -> int:
@@ -78,8 +89,8 @@ class Step:
 
     @property
     def values(self) -> list[Value]:
-        """The values that it reads or writes."""
-        return [p.value for p in self.pointers if isinstance(p, Pointer)]
+        """The values whose memory it reads or writes."""
+        return [p.value.owner for p in self.pointers if isinstance(p, Pointer)]
 
 
 @dataclass

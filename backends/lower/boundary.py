@@ -6,7 +6,7 @@ import torch.fx
 
 from planish.ir.ops import arguments
 
-from ..layout import Layout, loop_nest
+from ..layout import Layout, as_two_axes, dense_layout, loop_nest
 from ..lowering import Lowering, dtype_name
 from ..plan import Value
 from .movement import emit_map
@@ -17,14 +17,7 @@ def _nest(
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """Return the loops over a tensor; of more than four axes, the leading ones are dense."""
     nest = loop_nest(shape, x.steps, y.steps, inner=inner)
-    if nest is None:
-        rows = 1
-        for size in shape[:-1]:
-            rows *= size
-        steps = [(layout.steps[-2], layout.steps[-1]) for layout in (x, y)]
-        nest = loop_nest((rows, shape[-1]), *steps, inner=inner)
-    assert nest is not None
-    return nest
+    return nest or as_two_axes(shape, x, y, inner=inner)
 
 
 def quantize(lowering: Lowering, node: torch.fx.Node) -> None:
@@ -48,10 +41,17 @@ def quantize(lowering: Lowering, node: torch.fx.Node) -> None:
 def dequantize(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower dequantize: from the integer region to float32, row-major."""
     values = arguments(node)
-    x, y = lowering.integer(values["q"]), lowering.new_dense(node)
+    x, y = _readable(lowering, values["q"]), lowering.new_dense(node)
     nest = _nest(y.layout.shape, x.layout, y.layout, inner=1)
     numbers = (float(values["scale"]), int(values["zero_point"]) + x.shift, 0, 0, 0)
     emit_map(lowering, "dequantize", x, y, nest, lowering.label(node), numbers=numbers)
+
+
+def _readable(lowering: Lowering, node: torch.fx.Node) -> Value:
+    """Return a value of the integer region that four loops can walk beside a dense one."""
+    x = lowering.strided(node)
+    nest = loop_nest(x.layout.shape, x.layout.steps, dense_layout(x.layout.shape, "").steps)
+    return lowering.integer(node) if nest is None else x
 
 
 def pack(lowering: Lowering, node: torch.fx.Node) -> Value:
@@ -66,9 +66,10 @@ def pack(lowering: Lowering, node: torch.fx.Node) -> Value:
 
 def unpack(lowering: Lowering, node: torch.fx.Node) -> Value:
     """Copy a value of the integer region to a row-major tensor of its own dtype."""
-    x = lowering.values[node]
+    value = lowering.value(node)
+    x = _readable(lowering, node)
     y = lowering.new_dense(node)
-    lowering.values[node] = x
+    lowering.values[node] = value
     assert y.layout.dtype == dtype_name(node.meta["val"].dtype)
     nest = _nest(y.layout.shape, x.layout, y.layout, inner=1)
     numbers = (1.0, -x.shift, 0, 0, 0)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import torch.fx
 
 from planish.ir.ops import arguments
 
-from ..layout import vector_layout
+from ..layout import as_matrix
 from ..lowering import Lowering, reached_halo
 from ..plan import Value
 from .layer import Layer, Residual, emit_layer
-from .movement import copy_reshaped
 
 
 def convolution(lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node | None = None) -> None:
@@ -39,29 +37,13 @@ def convolution(lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node | No
 
 
 def linear(lowering: Lowering, node: torch.fx.Node) -> None:
-    """Lower linear_i8: a 1 x 1 convolution whose images are the rows.
-
-    Four axes lie in memory as an image does, so there the rows are gathered and spread again.
-    """
+    """Lower linear_i8: a 1 x 1 convolution whose images are the rows."""
     values = arguments(node)
-    x = lowering.integer(values["x"])
+    x, y = lowering.matrix(values["x"]), lowering.new_integer(node)
+    rows = as_matrix(y.layout)
+    assert rows is not None
     one = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "origin": (0, 0), "groups": 1}
-    if len(x.layout.shape) != 4:
-        _emit(lowering, node, x, values, add=None, **one)
-        return
-    label = lowering.label(node)
-    rows = _rows_like(x, f"{node.name}_rows")
-    copy_reshaped(lowering, x, rows, label)
-    y = lowering.new_integer(node)
-    result = _rows_like(y, f"{node.name}_result")
-    _emit(lowering, node, rows, values, y=result, add=None, **one)
-    copy_reshaped(lowering, result, y, label)
-
-
-def _rows_like(value: Value, name: str) -> Value:
-    *rows, features = value.layout.shape
-    layout = vector_layout((prod(rows), features), value.layout.dtype)
-    return Value(name, layout, shift=value.shift)
+    _emit(lowering, node, x, values, y=y.view(y.name, rows), add=None, **one)
 
 
 def _emit(

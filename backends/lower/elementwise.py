@@ -8,7 +8,7 @@ import torch.fx
 from planish.ir.ops import arguments
 
 from ..kernels import Kernel
-from ..layout import Layout, loop_nest
+from ..layout import Layout, as_two_axes, loop_nest
 from ..lowering import Lowering
 from ..plan import Pointer, Value
 from .convolution import convolution
@@ -32,7 +32,7 @@ def add(lowering: Lowering, node: torch.fx.Node) -> None:
         convolution(lowering, lowering.fusion.residuals[node], node)
         return
     values = arguments(node)
-    a, b = lowering.integer(values["a"]), lowering.integer(values["b"])
+    a, b = lowering.strided(values["a"]), lowering.strided(values["b"])
     y = lowering.new_integer(node)
     shape = y.layout.shape
     steps = [_broadcast_steps(v.layout, shape) for v in (a, b)]
@@ -85,7 +85,7 @@ def _expanded(lowering: Lowering, value: Value, like: Value, node: torch.fx.Node
 def requantize(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower requantize_i8."""
     values = arguments(node)
-    x, y = lowering.integer(values["x"]), lowering.new_integer(node)
+    x, y = lowering.strided(values["x"]), lowering.new_integer(node)
     lo, hi = lowering.fusion.bounds(node)
     zero_point = int(values["y_zero_point"])
     numbers = (
@@ -101,7 +101,7 @@ def requantize(lowering: Lowering, node: torch.fx.Node) -> None:
 def clamp(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower a clamp_i8 that joins no other operator."""
     values = arguments(node)
-    x, y = lowering.integer(values["x"]), lowering.new_integer(node)
+    x, y = lowering.strided(values["x"]), lowering.new_integer(node)
     bounds = (int(values["lo"]) + x.shift, int(values["hi"]) + x.shift)
     _map(lowering, node, "clamp", x, y, numbers=(1.0, 0, *bounds, 0))
 
@@ -109,7 +109,7 @@ def clamp(lowering: Lowering, node: torch.fx.Node) -> None:
 def table(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower table_i8. In memory an index is 0..255 whatever the dtype was."""
     values = arguments(node)
-    x, y = lowering.integer(values["x"]), lowering.new_integer(node)
+    x, y = lowering.strided(values["x"]), lowering.new_integer(node)
     name = lowering.stored(values["table"])
     entries = lowering.plan.parameter("table", tensor=name, shift=y.shift)
     _map(lowering, node, "table", x, y, table=entries)
@@ -125,9 +125,7 @@ def _map(
 ) -> None:
     nest = loop_nest(y.layout.shape, x.layout.steps, y.layout.steps, inner=1)
     if nest is None:
-        # More axes than the kernel's loops: of any rank but four, the last axis alone has gaps.
-        shape = (int(np.prod(y.layout.shape[:-1])), y.layout.shape[-1])
-        steps = [(v.layout.steps[-2], 1) for v in (x, y)]
-        nest = loop_nest(shape, *steps, inner=1)
-    assert nest is not None
+        # More axes than the kernel's loops: in y the last axis alone has gaps.
+        x = _expanded(lowering, x, y, node)
+        nest = as_two_axes(y.layout.shape, x.layout, y.layout, inner=1)
     emit_map(lowering, operator, x, y, nest, lowering.label(node), **options)  # type: ignore[arg-type]

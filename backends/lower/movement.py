@@ -170,9 +170,8 @@ def copy_reshaped(lowering: Lowering, source: Value, target: Value, label: str) 
 def move(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower any operator that moves values: run it on their positions."""
     inputs = [n for n in node.all_input_nodes if is_bytes(n)]
-    sources = [lowering.integer(n) for n in inputs]
-    target = lowering.new_integer(node)
-    if any(source.shift != target.shift for source in sources):
+    sources = [lowering.strided(n) for n in inputs]
+    if len({source.shift for source in sources}) != 1:
         raise OperatorError(f"{node.target} of uint8 with int8 tensors", where=lowering.label(node))
     starts = np.cumsum([0] + [int(np.prod(s.layout.shape)) for s in sources])
     numbered = {
@@ -180,6 +179,9 @@ def move(lowering: Lowering, node: torch.fx.Node) -> None:
         for n, source, start, end in zip(inputs, sources, starts, starts[1:], strict=False)
     }
     taken = _run_on(node, numbered).numpy()
+    if len(sources) == 1 and _see(lowering, node, sources[0], taken):
+        return
+    target = lowering.new_integer(node)
     y = offsets(target.layout)
     for source, start, end in zip(sources, starts, starts[1:], strict=False):
         mine = (taken >= start) & (taken < end)
@@ -194,6 +196,21 @@ def move(lowering: Lowering, node: torch.fx.Node) -> None:
             copy_offsets(
                 lowering, source, target, x[taken[mine] - start], y[mine], lowering.label(node)
             )
+
+
+def _see(lowering: Lowering, node: torch.fx.Node, source: Value, taken: Offsets) -> bool:
+    """Let a node's value be a view of its source if the moved values step evenly there."""
+    even = _even_steps(offsets(source.layout).ravel()[taken]) if taken.size else None
+    if even is None:
+        return False
+    layout = source.layout
+    if taken.shape == layout.shape and np.array_equal(taken.ravel(), np.arange(taken.size)):
+        lowering.values[node] = source
+        return True
+    base, steps = even
+    seen = Layout(taken.shape, steps, base, layout.size, layout.dtype)
+    lowering.values[node] = source.view(node.name, seen)
+    return True
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:

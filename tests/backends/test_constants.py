@@ -1,4 +1,4 @@
-"""Stored int8 and uint8 tensors where an activation is expected: positional embeddings and the like."""
+"""Stored int8 and uint8 tensors where an activation is expected, such as positional embeddings."""
 
 from typing import Any
 
