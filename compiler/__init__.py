@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .capturing import capture
     from .compilation import compile
     from .data_sources import ImageFolder, NpzBatches
+    from .onnx_export import export_onnx
     from .pipeline import Pipeline, PipelineResult
     from .report import Report
 
@@ -38,6 +39,7 @@ _LAZY = {
     "Target": "planish.backends.target",
     "capture": "planish.capturing",
     "compile": "planish.compilation",
+    "export_onnx": "planish.onnx_export",
     "load": "planish.backends",
 }
 _PACKAGES = ("backends", "ir", "passes")
@@ -58,6 +60,7 @@ __all__ = [
     "backends",
     "capture",
     "compile",
+    "export_onnx",
     "ir",
     "load",
     "passes",

@@ -17,6 +17,7 @@ from .compile import compile_
 from .compress import compress
 from .console import fail, stdout
 from .demo import demo
+from .export import export
 from .inspect import inspect
 from .lists import passes, targets
 from .run import run
@@ -104,6 +105,7 @@ app.command(rich_help_panel=_MODELS)(capture)
 app.command(rich_help_panel=_MODELS)(inspect)
 app.command(rich_help_panel=_MODELS)(compress)
 app.command("compile", rich_help_panel=_MODELS)(compile_)
+app.command(rich_help_panel=_MODELS)(export)
 app.command(rich_help_panel=_MODELS)(run)
 app.command(rich_help_panel=_MODELS)(bench)
 app.command(rich_help_panel=_LISTS)(passes)

@@ -1,0 +1,1 @@
+"""Operators that stay in float on every level: comparisons, selections, sorting."""

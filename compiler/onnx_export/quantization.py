@@ -1,0 +1,211 @@
+"""Fake-quantize nodes as QuantizeLinear and DequantizeLinear, the way other runtimes fuse them.
+
+An activation becomes a pair of both. A weight is stored as integers with a DequantizeLinear. The
+bias of a layer whose input and weight are quantized is stored as int32 at the scale sx * sw. And
+an operator that only moves integers (a concatenation on one scale) gets a pair behind it with the
+scale that it has anyway: runtimes look for pairs around each operator, and it changes no value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from planish.ir.graph import Graph
+from planish.ir.integer import quantize
+from planish.ir.ops import Quantization, activations, arguments, has_row, quantization, row, stored
+
+from .call import Call
+from .registry import refused
+from .writer import Writer
+
+_fake_quantize = torch.ops.planish.fake_quantize.default
+_INT32 = 2**31 - 1
+# Storage in the order of preference; 16 bits since opset 21.
+_STORAGE = (
+    (torch.uint8, 0, 255, 1),
+    (torch.int8, -128, 127, 1),
+    (torch.uint16, 0, 65535, 21),
+    (torch.int16, -32768, 32767, 21),
+)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The quantization of an activation: its fake-quantize node's scale and range."""
+
+    quantizer: fx.Node
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        values = arguments(self.quantizer)
+        places = tuple(str(values[role].target) for role in ("scale", "zero_point"))
+        return (*places, values["axis"], values["lo"], values["hi"])
+
+
+class Quantizer:
+    """Writes what concerns quantization.
+
+    Attributes:
+        graph: Whose nodes are written.
+        writer: Where they go.
+    """
+
+    def __init__(self, graph: Graph, writer: Writer) -> None:
+        self.graph = graph
+        self.writer = writer
+        self._grids: dict[fx.Node, _Grid] = {}
+        self._weights: dict[tuple[object, ...], str] = {}
+        self._parameters: dict[tuple[object, ...], str] = {}
+
+    def fake_quantize(self, call: Call) -> str:
+        """Write a fake-quantize node."""
+        self._grids[call.node] = _Grid(call.node)
+        if stored(call["x"]) is not None:
+            return self.weight(call)
+        value = call.value("x")
+        if self._storage(call.node)[1:] != (call["lo"], call["hi"]):
+            value = self._clip(call, value)
+        return self._pair(call, value, call.node)
+
+    def moved(self, call: Call, value: str) -> str:
+        """Return the value of an operator; one that moves integers gets a pair of its own."""
+        grid = self._moved_grid(call.node)
+        if grid is None:
+            return value
+        self._grids[call.node] = grid
+        readers = list(call.node.users)
+        if all(reader.target is _fake_quantize for reader in readers):
+            return value  # a pair follows anyway
+        return self._pair(call, value, grid.quantizer)
+
+    def bias(self, call: Call, name: str = "bias") -> str:
+        """Return a layer's bias: int32 with DequantizeLinear where input and weight are quantized.
+
+        A bias that doesn't fit int32 at that scale stays in float.
+        """
+        if call[name] is None:
+            return ""
+        found = self._integer_bias(call, name)
+        if found is None:
+            return call.value(name)
+        integers, scale = found
+        stem = str(call[name].target)
+        operands = (
+            self.writer.store(f"{stem}_quantized", integers),
+            self.writer.store(f"{stem}_scale", scale),
+            self.writer.store(f"{stem}_zero_point", torch.zeros_like(scale, dtype=torch.int32)),
+        )
+        axis = 0 if scale.dim() else None
+        return call.op("DequantizeLinear", *operands, axis=axis)
+
+    def _integer_bias(self, call: Call, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return int32 `rne(bias / (sx * sw))` and float32 `sx * sw`, computed in float64."""
+        weight = call["weight"]
+        source = self._grids.get(activations(call.node)[0])
+        if source is None or stored(call[name]) is None or weight.target is not _fake_quantize:
+            return None
+        if arguments(source.quantizer)["axis"] is not None:
+            return None
+        scale = (
+            self._tensor(source.quantizer, "scale").double()
+            * self._tensor(weight, "scale").double()
+        )
+        real = self.graph.attribute(str(call[name].target)).detach().double()
+        if scale.dim() and scale.shape != real.shape:
+            return None  # the weight's scales don't lie along the outputs
+        integers = torch.round(real / scale)
+        if bool((integers.abs() > _INT32).any()):
+            return None
+        return integers.to(torch.int32), scale.float()
+
+    def _moved_grid(self, node: fx.Node) -> _Grid | None:
+        """Return the scale of an operator that moves integers of one scale, else None."""
+        if not has_row(node.target) or quantization(node) is not Quantization.SAME_SCALE:
+            return None
+        if node.target is _fake_quantize or row(node).name == "dropout":
+            return None
+        grids = [self._grids.get(source) for source in activations(node)]
+        first = grids[0] if grids else None
+        if first is None or first.key[2] is not None:
+            return None
+        same = all(grid is not None and grid.key == first.key for grid in grids)
+        return first if same else None
+
+    def _pair(self, call: Call, value: str, quantizer: fx.Node) -> str:
+        values = arguments(quantizer)
+        operands = self._qparams(quantizer, self._storage(quantizer)[0])
+        integers = call.op("QuantizeLinear", value, *operands, axis=values["axis"])
+        return call.op("DequantizeLinear", integers, *operands, axis=values["axis"])
+
+    def _clip(self, call: Call, value: str) -> str:
+        """Clip to a range that is narrower than its storage, before QuantizeLinear."""
+        if call["axis"] is not None:
+            raise call.refused("a channel with a range narrower than its type has no QDQ form")
+        scale, zero_point = (self._tensor(call.node, role) for role in ("scale", "zero_point"))
+        low, high = (
+            call.number(float((call[bound] - zero_point) * scale), torch.float32)
+            for bound in ("lo", "hi")
+        )
+        return call.op("Clip", value, low, high)
+
+    def weight(self, call: Call, *, transposed: bool = False) -> str:
+        """Store a weight as integers, as it is or (a matrix) transposed; return its real values.
+
+        Nothing else of it is stored.
+        """
+        values = arguments(call.node)
+        name, axis = str(values["x"].target), values["axis"]
+        key = (name, transposed, *_Grid(call.node).key)
+        if key not in self._weights:
+            dtype, _, _ = self._storage(call.node)
+            if values["lo"] >= -128 and values["hi"] <= 127:
+                dtype = torch.int8
+            integers = self._integers(call.node).to(dtype)
+            if transposed:
+                integers, axis = integers.t(), None if axis is None else 1 - axis
+            operands = (self.writer.store(name, integers), *self._qparams(call.node, dtype))
+            self._weights[key] = call.op("DequantizeLinear", *operands, axis=axis)
+        return self._weights[key]
+
+    def _integers(self, quantizer: fx.Node) -> torch.Tensor:
+        values = arguments(quantizer)
+        x = self.graph.attribute(str(values["x"].target)).detach()
+        scale, zero_point = (self._tensor(quantizer, role) for role in ("scale", "zero_point"))
+        if values["axis"] is not None:
+            shape = [1] * x.dim()
+            shape[values["axis"]] = -1
+            scale, zero_point = scale.view(shape), zero_point.view(shape)
+        return quantize(x, scale, zero_point, values["lo"], values["hi"])
+
+    def _storage(self, quantizer: fx.Node) -> tuple[torch.dtype, int, int]:
+        """Return the narrowest element type that holds a range, and its own range."""
+        values = arguments(quantizer)
+        for dtype, low, high, since in _STORAGE:
+            if low <= values["lo"] and values["hi"] <= high and since <= self.writer.opset:
+                return dtype, low, high
+        raise refused(
+            quantizer,
+            f"with the range {values['lo']} to {values['hi']} has no QDQ form at opset "
+            f"{self.writer.opset}",
+        )
+
+    def _qparams(self, quantizer: fx.Node, dtype: torch.dtype) -> tuple[str, str]:
+        """Return the initializers of scale and zero point; shared parameters are stored once."""
+        values = arguments(quantizer)
+        found = []
+        for role, kind in (("scale", torch.float32), ("zero_point", dtype)):
+            name = str(values[role].target)
+            key = (name, kind)
+            if key not in self._parameters:
+                tensor = self._tensor(quantizer, role)
+                array = tensor.to(torch.int64).numpy().astype(str(dtype).removeprefix("torch."))
+                exact = tensor.float() if role == "scale" else array
+                self._parameters[key] = self.writer.store(name, exact)
+            found.append(self._parameters[key])
+        return found[0], found[1]
+
+    def _tensor(self, quantizer: fx.Node, role: str) -> torch.Tensor:
+        return self.graph.attribute(str(arguments(quantizer)[role].target)).detach()
