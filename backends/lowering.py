@@ -36,6 +36,7 @@ OPERATORS: dict[Any, str] = {
     _planish.conv2d_i8.default: "convolution:convolution",
     _planish.linear_i8.default: "convolution:linear",
     _planish.add_i8.default: "elementwise:add",
+    _planish.mul_i8.default: "elementwise:mul",
     _planish.requantize_i8.default: "elementwise:requantize",
     _planish.clamp_i8.default: "elementwise:clamp",
     _planish.table_i8.default: "elementwise:table",

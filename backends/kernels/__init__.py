@@ -17,7 +17,7 @@ FAMILIES: dict[str, str] = {
     "depthwise": "depthwise:build",
     "max-pool": "pooling:build_max",
     "average-pool": "pooling:build_average",
-    "add": "elementwise:build_add",
+    "two-operands": "elementwise:build_two",
     "map": "elementwise:build_map",
     "gather": "movement:build_gather",
     "fill-halo": "movement:build_fill_halo",

@@ -108,11 +108,16 @@ def build_map(
     return kernel
 
 
-def build_add(storage: str, steps: tuple[int, int, int], parallel: bool = False) -> Any:
-    """add_i8: `requantize(a * a_factor + b * b_factor + offset, scale)`, a and b broadcast.
+def build_two(
+    operator: str, storage: str, steps: tuple[int, int, int], parallel: bool = False
+) -> Any:
+    """Two values in, one out; a and b broadcast. `requantize(total, scale)`, where total is
 
-    The offset holds both zero points. `steps` are the innermost steps of a, b and y that are known
-    at compile time: 1, or 0 for a side that repeats; -1 is any other, given at run time.
+    - "add": `a * a_number + b * b_number + offset`; the offset holds both zero points;
+    - "mul": `(a - a_number) * (b - b_number)`.
+
+    `steps` are the innermost steps of a, b and y that are known at compile time: 1, or 0 for a side
+    that repeats; -1 is any other, given at run time.
     """
     loop = T.parallel if parallel else T.serial
     a_step, b_step, y_step = steps
@@ -138,8 +143,8 @@ def build_add(storage: str, steps: tuple[int, int, int], parallel: bool = False)
         y1: T.int32,
         y2: T.int32,
         y3: T.int32,
-        a_factor: T.int32,
-        b_factor: T.int32,
+        a_number: T.int32,
+        b_number: T.int32,
         offset: T.int32,
         scale: T.float32,
         lo: T.int32,
@@ -156,10 +161,16 @@ def build_add(storage: str, steps: tuple[int, int, int], parallel: bool = False)
                 b_at: T.let[T.int32] = outer // n1 * b0 + outer % n1 * b1 + j * b2
                 y_at: T.let[T.int32] = outer // n1 * y0 + outer % n1 * y1 + j * y2
                 for k in T.serial(n3):
+                    left: T.let[T.int32] = T.Cast(
+                        "int32", A[a_at + k * (a3 if a_step < 0 else a_step)]
+                    )
+                    right: T.let[T.int32] = T.Cast(
+                        "int32", B[b_at + k * (b3 if b_step < 0 else b_step)]
+                    )
                     total: T.let[T.int32] = (
-                        T.Cast("int32", A[a_at + k * (a3 if a_step < 0 else a_step)]) * a_factor
-                        + T.Cast("int32", B[b_at + k * (b3 if b_step < 0 else b_step)]) * b_factor
-                        + offset
+                        left * a_number + right * b_number + offset
+                        if operator == "add"
+                        else (left - a_number) * (right - b_number)
                     )
                     Y[y_at + k * (y3 if y_step < 0 else y_step)] = T.Cast(
                         storage, requantize(total, scale, lo, hi, zero_point, 1)

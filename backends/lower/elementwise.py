@@ -1,4 +1,4 @@
-"""add_i8, requantize_i8, clamp_i8, table_i8."""
+"""add_i8, mul_i8, requantize_i8, clamp_i8, table_i8."""
 
 from __future__ import annotations
 
@@ -32,6 +32,23 @@ def add(lowering: Lowering, node: torch.fx.Node) -> None:
         convolution(lowering, lowering.fusion.residuals[node], node)
         return
     values = arguments(node)
+    factors = int(values["a_multiplier"]), int(values["b_multiplier"])
+    _two_operands(lowering, node, "add", factors, 2.0 ** (-int(values["shift"])))
+
+
+def mul(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower mul_i8."""
+    _two_operands(lowering, node, "mul", (1, 1), float(arguments(node)["multiplier"]))
+
+
+def _two_operands(
+    lowering: Lowering,
+    node: torch.fx.Node,
+    operator: str,
+    factors: tuple[int, int],
+    scale: float,
+) -> None:
+    values = arguments(node)
     a, b = lowering.strided(values["a"]), lowering.strided(values["b"])
     y = lowering.new_integer(node)
     shape = y.layout.shape
@@ -42,18 +59,19 @@ def add(lowering: Lowering, node: torch.fx.Node) -> None:
         nest = loop_nest(shape, a.layout.steps, b.layout.steps, y.layout.steps, inner=2)
     assert nest is not None
     sizes, (a_steps, b_steps, y_steps) = nest
-    a_factor, b_factor = int(values["a_multiplier"]), int(values["b_multiplier"])
     a_zero = int(values["a_zero_point"]) + a.shift
     b_zero = int(values["b_zero_point"]) + b.shift
     lo, hi = lowering.fusion.bounds(node)
     zero_point = int(values["y_zero_point"])
     plan = lowering.plan
     kernel = Kernel.of(
-        "add",
+        "two-operands",
+        operator=operator,
         storage=plan.target.storage_dtype,
         steps=tuple(s[3] if s[3] in (0, 1) else -1 for s in (a_steps, b_steps, y_steps)),
         parallel=plan.parallel(int(np.prod(sizes)), PARALLEL_VALUES) and sizes[0] * sizes[1] > 1,
     )
+    offset = -(a_zero * factors[0] + b_zero * factors[1])
     plan.call(
         kernel,
         [Pointer(v, v.layout.base) for v in (a, b, y)],
@@ -62,10 +80,8 @@ def add(lowering: Lowering, node: torch.fx.Node) -> None:
             *a_steps,
             *b_steps,
             *y_steps,
-            a_factor,
-            b_factor,
-            -(a_zero * a_factor + b_zero * b_factor),
-            2.0 ** (-int(values["shift"])),
+            *((*factors, offset) if operator == "add" else (a_zero, b_zero, 0)),
+            scale,
             lo - zero_point,
             hi - zero_point,
             zero_point + y.shift,

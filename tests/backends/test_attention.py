@@ -1,0 +1,105 @@
+"""Each operator of transformers on each target equals the reference, value for value.
+
+One graph holds many independent operators of random shapes, so that one compilation tests them all.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import fx
+
+from planish.backends import build
+from planish.ir import Graph
+
+planish, aten = torch.ops.planish, torch.ops.aten
+TARGETS = ("x86-64-v3", "native")
+BYTES = (torch.uint8, torch.int8)
+Builder = Any
+Case = Callable[[Builder], Sequence[fx.Node]]
+
+
+def assert_equal(graph: Graph, target: str, seed: int, builder: Builder, **options: Any) -> None:
+    """Compile, run on random values with extremes, and compare with the reference."""
+    source = builder(seed + 1000)
+    inputs = [source.values(spec.dtype, spec.shape) for spec in graph.inputs]
+    expected = graph(*inputs)
+    got = build(graph, target, **options)(*[tensor.numpy() for tensor in inputs])
+    for number, (want, have, node) in enumerate(zip(expected, got, graph.outputs, strict=True)):
+        assert have.dtype == want.numpy().dtype
+        wrong = int((want.numpy() != have).sum())
+        assert wrong == 0, f"output {number} of {len(got)}: {wrong} differ: {node.format_node()}"
+
+
+def dtype(b: Builder) -> torch.dtype:
+    return BYTES[b.integer(0, 1)]
+
+
+def zero_point(b: Builder, of: torch.dtype) -> int:
+    info = torch.iinfo(of)
+    return [info.min, info.max, b.integer(info.min, info.max)][b.integer(0, 2)]
+
+
+def some_shape(b: Builder, axes: int, largest: int = 9) -> list[int]:
+    return [b.integer(1, largest) for _ in range(axes)]
+
+
+def narrower(b: Builder, shape: Sequence[int]) -> list[int]:
+    """A shape that broadcasts to another one."""
+    cut = b.integer(0, len(shape)) if b.integer(0, 2) == 0 else 0
+    return [size if b.integer(0, 2) else 1 for size in shape[cut:]]
+
+
+def operand(b: Builder, kind: torch.dtype, shape: Sequence[int]) -> fx.Node:
+    """An activation, or now and then a stored tensor."""
+    return b.input(kind, shape) if b.integer(0, 3) else b.stored(b.values(kind, shape))
+
+
+def product(b: Builder) -> list[fx.Node]:
+    kinds, to = (dtype(b), dtype(b)), dtype(b)
+    shape = some_shape(b, b.integer(1, 5))
+    shapes = [shape, narrower(b, shape)]
+    if b.integer(0, 1):
+        shapes.reverse()
+    a, c = b.input(kinds[0], shapes[0]), operand(b, kinds[1], shapes[1])
+    multiplier = float(torch.rand((), generator=b.random)) * [0.02, 1e-4][b.integer(0, 1)]
+    zeros = [zero_point(b, kind) for kind in kinds]
+    zero, lo, hi = b.bounds(to)
+    return [b.call(planish.mul_i8.default, a, c, multiplier, *zeros, zero, lo, hi, to)]
+
+
+def difference(b: Builder) -> list[fx.Node]:
+    kinds, to = (dtype(b), dtype(b)), dtype(b)
+    shape = some_shape(b, 4)
+    a, c = b.input(kinds[0], shape), operand(b, kinds[1], narrower(b, shape))
+    zeros, factor = [zero_point(b, kind) for kind in kinds], b.integer(1, 32767)
+    zero, lo, hi = b.bounds(to)
+    rest = (*zeros, factor, -b.integer(1, 32767), b.integer(8, 16), zero, lo, hi, to)
+    return [b.call(planish.add_i8.default, a, c, *rest)]
+
+
+CASES: dict[str, tuple[Case, int]] = {
+    "product": (product, 16),
+    "difference": (difference, 6),
+}
+
+
+def make_graph(builder: Builder, name: str, seed: int) -> Graph:
+    case, count = CASES[name]
+    b = builder(seed)
+    return b.finish(*[output for _ in range(count) for output in case(b)])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CASES)
+def test_operator_equals_reference(builder: Builder, name: str, target: str) -> None:
+    assert_equal(make_graph(builder, name, seed=1), target, 1, builder, threads=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("seed", range(2, 10))
+def test_operator_sweep(builder: Builder, name: str, target: str, seed: int) -> None:
+    assert_equal(make_graph(builder, name, seed), target, seed, builder, threads=1 + seed % 2)
