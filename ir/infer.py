@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
     ShapeEnv,
@@ -25,25 +25,79 @@ if TYPE_CHECKING:
 _BATCH_HINT = 7
 
 
+class Inference:
+    """Infers node after node, for code that builds a graph and asks for shapes on the way.
+
+    Attributes:
+        mode: The fake-tensor mode that all values live in.
+        values: The inferred value (a FakeTensor, a SymInt, a tuple) of every node so far.
+    """
+
+    def __init__(self) -> None:
+        self.mode = FakeTensorMode(shape_env=ShapeEnv(duck_shape=True))
+        self.values: dict[fx.Node, Any] = {}
+
+    def placeholder(self, node: fx.Node, spec: InputSpec) -> None:
+        """Note an input."""
+        self.values[node] = _fake_input(self.mode, spec)
+
+    def stored(self, node: fx.Node, tensor: torch.Tensor) -> None:
+        """Note a get_attr node and the tensor that it reads."""
+        # Detached: fake copies of trainable leaves can't be mutated in place.
+        self.values[node] = self.mode.from_tensor(tensor.detach(), static_shapes=True)
+
+    def call(self, node: fx.Node) -> Any:
+        """Infer an operator's value from those of its operands, and return it.
+
+        Raises:
+            ModelError: The operator rejects the shapes or dtypes it is given; names the node.
+        """
+        self.values[node] = _infer_call(self.mode, node, self.values)
+        return self.values[node]
+
+
 def infer_values(module: fx.GraphModule, inputs: list[InputSpec]) -> dict[fx.Node, Any]:
     """Return the inferred value (a FakeTensor, a SymInt, a tuple) of every node but the output.
 
     Raises:
         ModelError: An operator rejects the shapes or dtypes it is given; names the node.
     """
-    mode = FakeTensorMode(shape_env=ShapeEnv(duck_shape=True))
-    values: dict[fx.Node, Any] = {}
+    inference = Inference()
     remaining = iter(inputs)
     for node in module.graph.nodes:
         if node.op == "placeholder":
-            values[node] = _fake_input(mode, next(remaining))
+            inference.placeholder(node, next(remaining))
         elif node.op == "get_attr":
-            # Detached: fake copies of trainable leaves can't be mutated in place.
-            tensor = get_tensor(module, str(node.target)).detach()
-            values[node] = mode.from_tensor(tensor, static_shapes=True)
+            inference.stored(node, get_tensor(module, str(node.target)))
         elif node.op == "call_function":
-            values[node] = _infer_call(mode, node, values)
-    return values
+            inference.call(node)
+    return inference.values
+
+
+def infer_node(node: fx.Node, module: torch.nn.Module | None = None) -> None:
+    """Write one node's value to `meta["val"]`, from those of the nodes that it reads.
+
+    For rewrites that make a node and read its shape at once. The values live in the graph's last
+    inference, whose symbols the new ones share; `module` holds the tensor of a get_attr node.
+
+    Raises:
+        ModelError: The operator rejects the shapes or dtypes it is given; names the node.
+    """
+    mode = _recorded_mode(node.graph)
+    if node.op == "get_attr":
+        assert module is not None, node
+        tensor = get_tensor(module, str(node.target)).detach()
+        node.meta["val"] = mode.from_tensor(tensor, static_shapes=True)
+        return
+    known = {operand: operand.meta["val"] for operand in node.all_input_nodes}
+    node.meta["val"] = _infer_call(mode, node, known)
+
+
+def _recorded_mode(graph: fx.Graph) -> FakeTensorMode:
+    for node in graph.nodes:
+        if isinstance(value := node.meta.get("val"), FakeTensor):
+            return value.fake_mode
+    return FakeTensorMode(shape_env=ShapeEnv(duck_shape=True))
 
 
 def get_tensor(module: torch.nn.Module, name: str) -> torch.Tensor:

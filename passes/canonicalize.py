@@ -10,7 +10,7 @@ from planish.ir.level import Level, Numerics
 from planish.ir.ops import row
 
 from .base import Pass, PassResult
-from .canonical_rules import RULES, replace_in_place
+from .canonical_rules import replace_in_place, rewrite
 from .context import Context
 
 
@@ -42,23 +42,11 @@ class Canonicalize(Pass):
         """Rewrite until nothing changes; each rule looks at one node."""
         del context
         before = graph.fingerprint()
+        graph.infer()
         replace_in_place(graph)
-        while any(_apply(graph, rule) for rule in RULES):
-            pass
+        rewrite(graph)
+        graph.prune_dead().infer()
         for node in graph.calls:
             row(node)  # an operator without a row is an error here, with the user's line
         graph.level = Level.CANONICAL
-        changed = graph.fingerprint() != before
-        return PassResult(graph, changed)
-
-
-def _apply(graph: Graph, rule: object) -> bool:
-    """Apply one rule to every node; re-infer shapes when it changed something."""
-    assert callable(rule)
-    changed = [rule(graph, node) for node in graph.calls if node.graph is graph.fx]
-    dead = len(graph.calls)
-    graph.prune_dead()
-    if any(changed) or len(graph.calls) != dead:
-        graph.infer()
-        return True
-    return False
+        return PassResult(graph, graph.fingerprint() != before)

@@ -10,7 +10,7 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import arguments, is_overload, pair, set_argument
 
-from .rewriting import replace_with
+from .rewriting import forward, replace_with
 
 aten = torch.ops.aten
 
@@ -34,8 +34,7 @@ def drop_identity(graph: Graph, node: fx.Node) -> bool:
     ) == graph.dtype(source)
     if node.target not in _IDENTITIES and not same_cast:
         return False
-    node.replace_all_uses_with(source)
-    graph.fx.erase_node(node)
+    forward(graph, node, source)
     return True
 
 
