@@ -111,7 +111,9 @@ def build_map(
 def build_two(
     operator: str, storage: str, steps: tuple[int, int, int], parallel: bool = False
 ) -> Any:
-    """Two values in, one out; a and b broadcast. `requantize(total, scale)`, where total is
+    """Two values in, one out: `requantize(total, scale)`; a and b broadcast.
+
+    The total of each operator:
 
     - "add": `a * a_number + b * b_number + offset`; the offset holds both zero points;
     - "mul": `(a - a_number) * (b - b_number)`.
