@@ -37,6 +37,7 @@ OPERATORS: dict[Any, str] = {
     _planish.linear_i8.default: "convolution:linear",
     _planish.add_i8.default: "elementwise:add",
     _planish.mul_i8.default: "elementwise:mul",
+    _planish.matmul_i8.default: "matmul:matmul",
     _planish.requantize_i8.default: "elementwise:requantize",
     _planish.clamp_i8.default: "elementwise:clamp",
     _planish.table_i8.default: "elementwise:table",
@@ -174,13 +175,19 @@ class Lowering:
         )
         return Value(node.name, layout, "parameters", offset=parameter.offset, shift=shift)
 
-    def new_integer(self, node: torch.fx.Node) -> Value:
-        """Make the value that a node's integer kernel writes, with the border its readers need."""
+    def new_integer(self, node: torch.fx.Node, layout: Layout | None = None) -> Value:
+        """Make the value that a node's integer kernel writes, with the border its readers need.
+
+        A kernel that can write in one way only gives its own layout.
+        """
         last = self.fusion.last(node)
         shape = self.shape(last)
         storage = self.plan.target.storage_dtype
-        if len(shape) != 4 or node in self.rows:
-            halo, zero_point, layout = NO_HALO, 0, row_layout(shape, storage)
+        halo, zero_point = NO_HALO, 0
+        if layout is not None:
+            pass
+        elif len(shape) != 4 or node in self.rows:
+            layout = row_layout(shape, storage)
         else:
             halo, zero_point = self._wanted_halo(last)
             compact = node.target is _planish.quantize.default and all(

@@ -15,6 +15,9 @@ from typing import Any
 FAMILIES: dict[str, str] = {
     "dot-product": "dot_product:build",
     "depthwise": "depthwise:build",
+    "matmul": "matmul:build",
+    "matmul-pack": "matmul:build_pack",
+    "matmul-row-sums": "matmul:build_row_sums",
     "max-pool": "pooling:build_max",
     "average-pool": "pooling:build_average",
     "two-operands": "elementwise:build_two",

@@ -79,9 +79,27 @@ def difference(b: Builder) -> list[fx.Node]:
     return [b.call(planish.add_i8.default, a, c, *rest)]
 
 
+def matrices(b: Builder) -> list[fx.Node]:
+    kinds, to = (dtype(b), dtype(b)), dtype(b)
+    rows, depth, columns = b.integer(1, 21), b.integer(1, 40), b.integer(1, 40)
+    batch = some_shape(b, b.integer(0, 3), 4)
+    batches = [narrower(b, batch), narrower(b, batch)]
+    a_shape, b_shape = [*batches[0], rows, depth], [*batches[1], depth, columns]
+    across = b.integer(0, 1)
+    a = operand(b, kinds[0], a_shape)
+    c = operand(b, kinds[1], [*batches[1], columns, depth] if across else b_shape)
+    if across:
+        c = b.call(aten.transpose.int, c, -1, -2)
+    multiplier = [1e-2, 1e-3, 1e-5][b.integer(0, 2)] * (0.1 + b.integer(0, 9))
+    zeros = [zero_point(b, kind) for kind in kinds]
+    zero, lo, hi = b.bounds(to)
+    return [b.call(planish.matmul_i8.default, a, c, multiplier, *zeros, zero, lo, hi, to)]
+
+
 CASES: dict[str, tuple[Case, int]] = {
     "product": (product, 16),
     "difference": (difference, 6),
+    "matrices": (matrices, 16),
 }
 
 

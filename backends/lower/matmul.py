@@ -1,0 +1,197 @@
+"""matmul_i8: b is packed, then multiplied; the leading axes broadcast without a copy."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import torch
+import torch.fx
+
+from planish.ir.ops import arguments
+
+from ..kernels import Kernel
+from ..kernels.instructions import INSTRUCTIONS
+from ..layout import Layout, as_rows, dense_layout, row_layout
+from ..lowering import Lowering
+from ..plan import Parameter, Plan, Value
+from .dot_product import CHUNK_BYTES, PARALLEL_MACS, Blocks, choose_pixels
+
+_permute = torch.ops.aten.permute.default
+
+
+def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
+    """Lower matmul_i8."""
+    values = arguments(node)
+    plan, label = lowering.plan, lowering.label(node)
+    a = lowering.row_major(values["a"])
+    b, beside = _right_operand(lowering, values["b"])
+    *_, n_rows, depth = a.layout.shape
+    columns = b.layout.shape[-1]
+    blocks = _choose_blocks(columns, plan)
+    y = lowering.new_integer(node, _result_layout(lowering, node, blocks.width))
+    batch = y.layout.shape[:-2]
+    parallel = plan.parallel(prod(y.layout.shape) * depth, PARALLEL_MACS)
+    a_zero, b_zero = (int(values[f"{s}_zero_point"]) + v.shift for s, v in (("a", a), ("b", b)))
+    moved = 128 if INSTRUCTIONS[plan.target.instruction].weight == "int8" else b_zero
+    packed, column_terms = _pack(
+        plan, b, beside, blocks, parallel, (moved, moved - b_zero, -a_zero), label
+    )
+    row_terms = _row_terms(plan, a, moved - b_zero, parallel, label) if moved != b_zero else None
+    rows = choose_pixels(n_rows, blocks, plan)
+    tiles, n_blocks = -(-n_rows // rows), -(-columns // blocks.width)
+    chunks = (
+        -(-n_rows * depth * np.dtype(a.layout.dtype).itemsize // CHUNK_BYTES) if n_blocks > 1 else 1
+    )
+    if parallel:
+        chunks = max(chunks, -(-3 * plan.threads // (prod(batch) * n_blocks)))
+    chunk_tiles = -(-tiles // chunks)
+    maps = [_seen_from(layout, batch) for layout in (a.layout, y.layout)]
+    maps += [_seen_from(_numbered(v.layout), batch) for v in (a, b)]
+    lo, hi = lowering.fusion.bounds(node)
+    zero_point = int(values["y_zero_point"])
+    plan.call(
+        Kernel.of(
+            "matmul",
+            instruction=plan.target.instruction,
+            lanes=blocks.lanes,
+            vectors=blocks.vectors,
+            rows=rows,
+            row_terms=row_terms is not None,
+            parallel=parallel,
+        ),
+        [a, packed, column_terms, row_terms or column_terms, y, _offsets(plan, batch, maps)],
+        [
+            prod(batch),
+            -(-tiles // chunk_tiles),
+            chunk_tiles,
+            n_blocks,
+            n_rows,
+            -(-depth // INSTRUCTIONS[plan.target.instruction].group),
+            a.layout.steps[-2],
+            y.layout.steps[-2],
+            float(values["multiplier"]),
+            lo - zero_point,
+            hi - zero_point,
+            zero_point + y.shift,
+        ],
+        label,
+    )
+
+
+def _right_operand(lowering: Lowering, node: torch.fx.Node) -> tuple[Value, str]:
+    """Return b, and which of its last two axes lies side by side: "k" or "n"."""
+    value = lowering.strided(node)
+    if as_rows(value.layout) is None and 1 in (value.layout.steps[-2], value.layout.shape[-2]):
+        return value, "k"
+    return lowering.row_major(node), "n"
+
+
+def _choose_blocks(columns: int, plan: Plan) -> Blocks:
+    width = plan.target.tile[1]
+    lanes = min(plan.target.lanes, width)
+    if columns <= 8 < width:
+        return Blocks(0, columns, 8, 1)
+    return Blocks(0, columns, lanes, width // lanes)
+
+
+def _result_layout(lowering: Lowering, node: torch.fx.Node, width: int) -> Layout:
+    """Return rows of whole blocks.
+
+    Of attention's result [images, heads, tokens, width] the heads of a token lie side by side if
+    its readers ask for that order: then bringing them together moves nothing.
+    """
+    shape, dtype = lowering.shape(node), lowering.plan.target.storage_dtype
+    swapped = all(
+        user.target is _permute and list(arguments(user)["dims"]) == [0, 2, 1, 3]
+        for user in lowering.fusion.last(node).users
+    )
+    if len(shape) == 4 and swapped and shape[-1] % width == 0:
+        images, heads, tokens, columns = shape
+        layout = row_layout((images, tokens, heads, columns), dtype)
+        image, token, head, one = layout.steps
+        return Layout(shape, (image, head, token, one), 0, layout.size, dtype)
+    return row_layout(shape, dtype, width)
+
+
+def _seen_from(layout: Layout, batch: tuple[int, ...]) -> list[int]:
+    """Return [base, steps] of a layout's matrices, seen from all products."""
+    own = layout.shape[:-2]
+    missing = len(batch) - len(own)
+    steps = [
+        0 if axis < missing or own[axis - missing] == 1 else layout.steps[axis - missing]
+        for axis in range(len(batch))
+    ]
+    return [layout.base, *steps]
+
+
+def _numbered(layout: Layout) -> Layout:
+    """Return the layout of the matrices' numbers."""
+    ones = (*layout.shape[:-2], 1, 1)
+    return dense_layout(ones, layout.dtype)
+
+
+def _offsets(plan: Plan, batch: tuple[int, ...], maps: list[list[int]]) -> Parameter:
+    if not batch:
+        batch, maps = (1,), [[*m, 0] for m in maps]
+    return plan.parameter("affine", counts=list(batch), maps=maps)
+
+
+def _matrices(plan: Plan, layout: Layout) -> tuple[Parameter, int]:
+    """Return the table of where a tensor's matrices begin, and their number."""
+    batch = layout.shape[:-2]
+    return _offsets(plan, batch, [[layout.base, *layout.steps[:-2]]]), prod(batch)
+
+
+def _pack(
+    plan: Plan,
+    b: Value,
+    beside: str,
+    blocks: Blocks,
+    parallel: bool,
+    numbers: tuple[int, int, int],
+    label: str,
+) -> tuple[Value, Value]:
+    """Emit the packing of b; return packed b and its columns' terms."""
+    instruction = INSTRUCTIONS[plan.target.instruction]
+    depth, columns = b.layout.shape[-2:]
+    table, matrices = _matrices(plan, b.layout)
+    n_blocks = -(-columns // blocks.width)
+    size = matrices * n_blocks * blocks.width
+    steps = -(-depth // instruction.group)
+    packed = _scratch(f"{b.name}_packed", size * steps * instruction.group, instruction.weight)
+    terms = _scratch(f"{b.name}_terms", size, "int32")
+    kernel = Kernel.of(
+        "matmul-pack",
+        instruction=plan.target.instruction,
+        lanes=blocks.lanes,
+        vectors=blocks.vectors,
+        beside=beside,
+        parallel=parallel,
+    )
+    k_step, n_step = b.layout.steps[-2:]
+    moved, delta, minus_a_zero = numbers
+    plan.call(
+        kernel,
+        [b, packed, terms, table],
+        [matrices, n_blocks, columns, depth, k_step, n_step, moved, delta, minus_a_zero],
+        label,
+    )
+    return packed, terms
+
+
+def _row_terms(plan: Plan, a: Value, factor: int, parallel: bool, label: str) -> Value:
+    n_rows, depth = a.layout.shape[-2:]
+    table, matrices = _matrices(plan, a.layout)
+    terms = _scratch(f"{a.name}_sums", matrices * n_rows, "int32")
+    plan.call(
+        Kernel.of("matmul-row-sums", storage=a.layout.dtype, parallel=parallel),
+        [a, terms, table],
+        [matrices, n_rows, depth, a.layout.steps[-2], factor],
+        label,
+    )
+    return terms
+
+
+def _scratch(name: str, size: int, dtype: str) -> Value:
+    return Value(name, dense_layout((size,), dtype), dense=True)
