@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,16 +63,6 @@ class Coverage:
 
 def int8_coverage(graph: Graph) -> Coverage:
     """Count what computes in int8: of a graph below the integer level, nothing."""
-    return _count(graph, _runs_in_float)
-
-
-def foretold_coverage(graph: Graph) -> Coverage:
-    """Count what insert-qdq and lower-to-integer can bring to int8, by the operator table."""
-    return _count(graph, _runs_in_float if graph.level is Level.INTEGER else _stays_in_float)
-
-
-def _count(graph: Graph, judge: Callable[[Graph, fx.Node], str | None]) -> Coverage:
-    """Sum over the operators; `judge` says why one is in float, or None."""
     refused: dict[str, str] = {}
     for entry in graph.history:
         if entry.name in _QUANTIZING:
@@ -86,7 +75,7 @@ def _count(graph: Graph, judge: Callable[[Graph, fx.Node], str | None]) -> Cover
             continue  # sizes: no data flows there
         macs = node_macs(node)
         total += macs
-        reason = judge(graph, node)
+        reason = _runs_in_float(graph, node)
         if reason is None:
             int8 += macs
             continue
@@ -104,15 +93,10 @@ def _runs_in_float(graph: Graph, node: fx.Node) -> str | None:
     value = node.meta["val"]
     if isinstance(value, torch.Tensor) and value.dtype in _BYTES:
         return None
-    return _stays_in_float(graph, node) or "its inputs or outputs are not quantized"
-
-
-def _stays_in_float(graph: Graph, node: fx.Node) -> str | None:
-    del graph
     if not is_overload(node.target):
         return None
     if not has_row(node.target):
         return "the operator table has no row for it"
     if row(node).quantization is Quantization.FLOAT:
         return f"{row(node).name} has no integer form"
-    return None
+    return "its inputs or outputs are not quantized"

@@ -21,12 +21,13 @@ def capture(
     """Capture a model and save its graph."""
     check_writable(output)
     from .models import load_model
-    from .summary import summarize
 
     graph = load_model(model, input_shape or (), canonicalize=not raw)
     graph.save(output)
-    summary = summarize(graph)
     if as_json:
+        from .summary import summarize
+
+        summary = summarize(graph)
         print_json({"output": str(output), **summary})
     else:
         say(f"wrote {output}: {len(graph.calls)} operators, level {graph.level.label}")

@@ -30,7 +30,7 @@ def inspect(
     if text:
         typer.echo(graph.text(), nl=False)
         return
-    summary = {"model": model, "target": chosen, **summarize(graph)}
+    summary = {"model": model, "target": chosen, **summarize(graph, chosen)}
     if as_json:
         print_json(summary)
     else:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from planish.ir.coverage import foretold_coverage
 from planish.ir.graph import Graph
-from planish.ir.level import Level
 from planish.ir.printer import operator_label
 from planish.ir.signature import dtype_label
-from planish.passes.fold_batch_norm import FoldBatchNorm
 
 from ..measure import layers, macs, parameters, stored_bytes
-from ..pipeline import Pipeline
+from ..outlook import integer_outlook
 
 
-def summarize(graph: Graph) -> dict[str, Any]:
-    """Return a graph's inputs, outputs, operators, size, layers and int8 coverage."""
-    coverage = foretold_coverage(_folded(graph)).to_json()
+def summarize(graph: Graph, target: str | None = None) -> dict[str, Any]:
+    """Return a graph's inputs, outputs, operators, size, layers and int8 coverage on a target."""
+    coverage = integer_outlook(graph, target).to_json()
     operators = Counter(operator_label(node) for node in graph.calls)
     return {
         "level": graph.level.label,
@@ -37,13 +34,6 @@ def summarize(graph: Graph) -> dict[str, Any]:
         "fallbacks": coverage["fallbacks"],
         "history": [entry.to_json() for entry in graph.history],
     }
-
-
-def _folded(graph: Graph) -> Graph:
-    """Return a canonical graph as insert-qdq should see it: without batch norms that fold."""
-    if graph.level != Level.CANONICAL or graph.annotations:
-        return graph
-    return Pipeline([FoldBatchNorm()]).run(graph).graph
 
 
 def _tensor(name: str, shape: tuple[int | None, ...], dtype: str) -> dict[str, Any]:
