@@ -93,6 +93,17 @@ def as_rows(layout: Layout) -> Layout | None:
     return replace(layout, steps=(*layout.steps[:-1], 1)) if layout.shape[-1] == 1 else None
 
 
+def merge_last(layout: Layout, axes: int) -> Layout | None:
+    """Return a layout with its last axes seen as one that lies side by side, or None."""
+    kept = len(layout.shape) - axes
+    step = 1
+    for size, length in list(zip(layout.shape, layout.steps, strict=True))[kept:][::-1]:
+        if size > 1 and length != step:
+            return None
+        step *= size
+    return replace(layout, shape=(*layout.shape[:kept], step), steps=(*layout.steps[:kept], 1))
+
+
 def as_matrix(layout: Layout) -> Layout | None:
     """Return a layout as one of two axes, rows evenly far from each other, or None if it isn't.
 

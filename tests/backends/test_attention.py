@@ -96,10 +96,54 @@ def matrices(b: Builder) -> list[fx.Node]:
     return [b.call(planish.matmul_i8.default, a, c, multiplier, *zeros, zero, lo, hi, to)]
 
 
+def softmaxes(b: Builder) -> list[fx.Node]:
+    kind, to = dtype(b), dtype(b)
+    shape = some_shape(b, b.integer(1, 5), 12)
+    x = operand(b, kind, shape)
+    scale, bits = [1.0, 0.1, 1e-3][b.integer(0, 2)], [8, 23][b.integer(0, 1)]
+    table = torch.exp(-scale * torch.arange(256, dtype=torch.float64)) * 2.0**bits
+    zero, lo, hi = b.bounds(to)
+    dim = b.integer(-len(shape), len(shape) - 1)
+    multiplier = [255.0, 4096.0, 3.7][b.integer(0, 2)]
+    stored = b.stored(table.round().to(torch.int32))
+    return [b.call(planish.softmax_i8.default, x, stored, dim, multiplier, zero, lo, hi, to)]
+
+
+def layer_norms(b: Builder) -> list[fx.Node]:
+    kind, to = dtype(b), dtype(b)
+    shape = some_shape(b, b.integer(1, 4), 20)
+    axes = b.integer(1, len(shape))
+    own = shape[len(shape) - axes :]
+    x = operand(b, kind, shape)
+    if len(shape) > 1 and axes == 1 and b.integer(0, 1):
+        x = b.call(aten.transpose.int, b.input(kind, [*shape[:-2], shape[-1], shape[-2]]), -1, -2)
+    spread = [5000.0, 1e9][b.integer(0, 9) == 0]
+    gain = (torch.randn(own, generator=b.random) * spread).to(torch.float32)
+    offset = b.integers(-(2**14), 2**14, own).to(torch.int32)
+    epsilon = [0, 1, b.integer(0, 10**6), 2**40 + 12345][b.integer(0, 3)]
+    zero, lo, hi = b.bounds(to)
+    rest = (axes, epsilon, zero_point(b, kind), zero, lo, hi, to)
+    return [b.call(planish.layer_norm_i8.default, x, b.stored(gain), b.stored(offset), *rest)]
+
+
+def means(b: Builder) -> list[fx.Node]:
+    kind, to = dtype(b), dtype(b)
+    shape = some_shape(b, b.integer(1, 5), 12)
+    axes = torch.randperm(len(shape), generator=b.random)[: b.integer(1, len(shape))].tolist()
+    x = operand(b, kind, shape)
+    multiplier = [0.02, 0.3, 1e-4][b.integer(0, 2)]
+    zero, lo, hi = b.bounds(to)
+    rest = (multiplier, zero_point(b, kind), zero, lo, hi, to)
+    return [b.call(planish.mean_i8.default, x, axes, bool(b.integer(0, 1)), *rest)]
+
+
 CASES: dict[str, tuple[Case, int]] = {
     "product": (product, 16),
     "difference": (difference, 6),
     "matrices": (matrices, 16),
+    "softmaxes": (softmaxes, 12),
+    "layer norms": (layer_norms, 12),
+    "means": (means, 14),
 }
 
 
