@@ -28,7 +28,7 @@ _BIAS_LIMIT = 2.0**30
 def exact_additions(
     graph: Graph, placement: Placement, chosen: dict[fx.Node, QParams]
 ) -> dict[fx.Node, QParams]:
-    """Return the parameters with the scales of every addition a multiple of a power of two.
+    """Return the parameters with the scales of additions and differences dyadic multiples.
 
     Additions are taken in execution order. A scale that an earlier one settled stays: then the
     result's scale, or the other operand's, moves. Where all three are settled nothing moves, and
@@ -37,10 +37,10 @@ def exact_additions(
     result = dict(chosen)
     settled: set[fx.Node] = set()
     for node in graph.calls:
-        if row(node).name != "add" or len(activations(node)) != 2:
+        if row(node).name not in ("add", "sub") or len(activations(node)) != 2:
             continue
         first, second = (placement.representative(value) for value in activations(node))
-        output = placement.representative(_quantized_at(node, placement))
+        output = placement.representative(quantized_at(node, placement))
         if not {first, second, output} <= result.keys():
             continue
         _settle(result, settled, first, second, output)
@@ -48,7 +48,7 @@ def exact_additions(
     return result
 
 
-def _quantized_at(node: fx.Node, placement: Placement) -> fx.Node:
+def quantized_at(node: fx.Node, placement: Placement) -> fx.Node:
     """Follow fused clamps to the value behind which the quantization stands."""
     while node not in placement.points and len(node.users) == 1:
         (node,) = node.users
@@ -84,16 +84,19 @@ def round_bias(
     The weight scale of a channel whose bias would not fit int32 is widened until it does. A bias
     that another layer shares is left alone.
     """
-    bias_node = arguments(layer)["bias"]
-    if bias_node is None:
+    name = stored(arguments(layer)["bias"])
+    if name is None:
         return weight_scale
-    name = str(bias_node.target)
     bias = graph.attribute(name)
+    # The groups of a transposed convolution have the same scales.
+    groups = bias.numel() // max(weight_scale.numel(), 1)
     needed = (bias.detach().abs().double() / (x_scale * _BIAS_LIMIT)).float()
-    scales = torch.maximum(weight_scale, needed if weight_scale.dim() else needed.max())
+    widest = needed.view(groups, -1).amax(0) if weight_scale.dim() else needed.max()
+    scales = torch.maximum(weight_scale, widest)
     readers = [user for n in graph.nodes if stored(n) == name for user in n.users]
     if readers == [layer]:
-        step = x_scale * scales.double()
+        per_channel = scales.repeat(groups) if scales.dim() else scales
+        step = x_scale * per_channel.double()
         rounded = (torch.round(bias.detach().double() / step) * step).float()
         graph.set_attribute(name, rounded, trainable=bias.requires_grad)
     return scales

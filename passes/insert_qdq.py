@@ -13,14 +13,16 @@ from torch import fx
 from planish.ir.errors import PassError, unknown
 from planish.ir.graph import Graph
 from planish.ir.level import Level, Numerics
-from planish.ir.ops import arguments, set_argument
+from planish.ir.ops import activations, arguments, row, set_argument
 from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult, check_option, check_types
 from .context import Context
 from .exact_scales import exact_additions, round_bias
+from .masked_ranges import masked_ranges
 from .observers import OBSERVERS, Histogram, QParams, choose_qparams, weight_scales
 from .quantization_placement import Placement, quantization_placement
+from .weights import has_weight, weight_axis
 
 _fake_quantize = torch.ops.planish.fake_quantize.default
 _RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
@@ -47,8 +49,10 @@ class InsertQDQ(Pass):
     Checks:
         Scales of additions and biases are moved to the nearest values that the integer operators
         represent exactly (`exact_scales`), so that what is simulated here is what will run.
+        Masks before a softmax do not widen the range of the scores (`masked_ranges`).
         Operators without an integer form stay in float, each with its reason. A layer name that
-        matches nothing is an error; so is calibration data with NaN, infinity or no batches.
+        matches nothing is an error; so is calibration data with NaN, infinity or no batches, and a
+        graph that is quantized already.
 
     Source:
         Jacob et al. 2018, sections 2 and 3; Krishnamoorthi 2018, section 3.1.
@@ -82,14 +86,18 @@ class InsertQDQ(Pass):
 
     def run(self, graph: Graph, context: Context) -> PassResult:
         """Place, observe, insert."""
+        if any(node.target is _fake_quantize for node in graph.calls):
+            raise PassError(
+                "the graph is quantized already",
+                where=self.name,
+                cure="lower it as it is, or start from the float model",
+            )
         graph.eval()
         placement = quantization_placement(graph, self._skipped(graph))
         histograms = self._observe(graph, placement, context)
-        lo, hi = _RANGES[self._dtype(context)]
-        chosen = {
-            leader: self._qparams(leader, histogram, lo, hi)
-            for leader, histogram in histograms.items()
-        }
+        limits = _RANGES[self._dtype(context)]
+        ranges = self._ranges(graph, placement, histograms)
+        chosen = {leader: self._qparams(leader, ranges[leader], *limits) for leader in histograms}
         chosen = exact_additions(graph, placement, chosen)
         _insert_activations(graph, placement, chosen)
         for layer in placement.weights:
@@ -120,7 +128,8 @@ class InsertQDQ(Pass):
         self, graph: Graph, placement: Placement, context: Context
     ) -> dict[fx.Node, Histogram]:
         """Run the calibration batches; return one histogram a scale group."""
-        leaders = {node: placement.representative(node) for node in placement.points}
+        observed = (*placement.points, *placement.watched)
+        leaders = {node: placement.representative(node) for node in observed}
         histograms = {leader: Histogram() for leader in leaders.values()}
         interpreter = _Observing(graph, {n: histograms[leader] for n, leader in leaders.items()})
         stream = islice(context.batches(graph, self.name), self.batches)
@@ -129,8 +138,19 @@ class InsertQDQ(Pass):
                 interpreter.run(*(tensor.to(context.device) for tensor in batch.inputs))
         return histograms
 
-    def _qparams(self, node: fx.Node, histogram: Histogram, lo: int, hi: int) -> QParams:
-        low, high = OBSERVERS[self.observer](histogram, self.percentile)
+    def _ranges(
+        self, graph: Graph, placement: Placement, histograms: dict[fx.Node, Histogram]
+    ) -> dict[fx.Node, tuple[float, float]]:
+        """Return the range of each scale group; of stored tensors alone, all of it."""
+        moving = {placement.representative(p) for p in placement.points if _moves(p, placement)}
+        ranges = {}
+        for leader, histogram in histograms.items():
+            observer = self.observer if leader in moving else "min-max"
+            ranges[leader] = OBSERVERS[observer](histogram, self.percentile)
+        return {**ranges, **masked_ranges(graph, placement, histograms)}
+
+    def _qparams(self, node: fx.Node, found: tuple[float, float], lo: int, hi: int) -> QParams:
+        low, high = found
         if not (low <= high and abs(low) < float("inf") and abs(high) < float("inf")):
             raise PassError(
                 f"calibration gave values that are not finite in {get_origin(node).name}",
@@ -145,7 +165,9 @@ class InsertQDQ(Pass):
         if weight_node.target is _fake_quantize:
             return  # shared with a layer that was handled before
         weight = graph.attribute(str(weight_node.target))
-        scales = weight_scales(weight, self.observer, per_channel=self.per_channel)
+        axis = weight_axis(row(layer).name)
+        by_channel = weight.transpose(0, axis)
+        scales = weight_scales(by_channel, self.observer, per_channel=self.per_channel)
         source = _quantized_source(values["input"])
         if source is not None:
             x_scale = float(graph.attribute(str(arguments(source)["scale"].target)))
@@ -159,17 +181,29 @@ class InsertQDQ(Pass):
                 graph.fx.get_attr(graph.new_attribute(f"{prefix}_scale", scales)),
                 graph.fx.get_attr(graph.new_attribute(f"{prefix}_zero_point", zero_points)),
             )
-            axis = 0 if self.per_channel else None
             quantized = graph.fx.create_node(
                 "call_function",
                 _fake_quantize,
-                (weight_node, *operands, axis, -127, 127),
+                (weight_node, *operands, axis if self.per_channel else None, -127, 127),
                 name=f"{layer.name}_weight_q",
             )
         quantized.meta["origin"] = get_origin(layer)
         for reader in list(weight_node.users):
-            if reader is not quantized and arguments(reader).get("weight") is weight_node:
+            if _shares_weight(reader, layer, weight_node):
                 set_argument(reader, "weight", quantized)
+
+
+def _moves(point: fx.Node, placement: Placement) -> bool:
+    """Whether a value depends on the input."""
+    return point.op != "get_attr" and point not in placement.stored
+
+
+def _shares_weight(reader: fx.Node, layer: fx.Node, weight: fx.Node) -> bool:
+    """Whether a reader of a weight is a layer with output channels along the same axis."""
+    if reader.target is _fake_quantize or not has_weight(reader):
+        return False
+    same_axis = weight_axis(row(reader).name) == weight_axis(row(layer).name)
+    return same_axis and arguments(reader)["weight"] is weight
 
 
 def _quantized_source(node: fx.Node) -> fx.Node | None:
@@ -177,7 +211,7 @@ def _quantized_source(node: fx.Node) -> fx.Node | None:
     while node.target is not _fake_quantize:
         if node.op != "call_function":
             return None
-        node = node.args[0][0] if isinstance(node.args[0], list | tuple) else node.args[0]  # type: ignore[assignment,index]
+        node = activations(node)[0]
     return node
 
 

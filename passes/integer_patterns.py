@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import fx
@@ -12,22 +13,27 @@ from planish.ir.graph import Graph
 from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
 
 from .observers import QParams
-from .quantization_placement import EMITTED
+from .obstacles import obstacle
 
 fake_quantize = torch.ops.planish.fake_quantize.default
+_INF = float("inf")
+_COMPUTING = (Quantization.INTEGER, Quantization.TABLE)
+# Operators on two values that a table holds as well, where both are made of the same one value.
+_POINTWISE = ("add", "sub", "mul", "div")
 
 
 class Kind(enum.Enum):
     """What stands in front of a fake-quantize.
 
-    QUANTIZE: a float value enters. COMPUTE: an integer operator, with fused clamps. CLAMP: a
-    clamp of a quantized value on its own scale. REQUANTIZE: a change of scale. SAME: nothing.
+    QUANTIZE: a float value enters. COMPUTE: an integer operator, with fused clamps. TABLE: a
+    function of one quantized value, a change of its scale included. CLAMP: a clamp of a quantized
+    value on its own scale. SAME: nothing.
     """
 
     QUANTIZE = "quantize"
     COMPUTE = "compute"
+    TABLE = "table"
     CLAMP = "clamp"
-    REQUANTIZE = "requantize"
     SAME = "same"
 
 
@@ -40,14 +46,15 @@ class Pattern:
         qparams: Of the result.
         source: The operator (COMPUTE), or the value that is read.
         bounds: Real bounds of the fused clamps, combined.
-        covered: The nodes that the pattern replaces when nobody else reads them.
+        covered: The nodes that the pattern replaces when nobody else reads them, in execution
+            order; for TABLE, the function.
     """
 
     kind: Kind
     qparams: QParams
     source: fx.Node
-    bounds: tuple[float, float]
-    covered: tuple[fx.Node, ...]
+    bounds: tuple[float, float] = (-_INF, _INF)
+    covered: tuple[fx.Node, ...] = ()
 
 
 @dataclass
@@ -58,9 +65,16 @@ class Patterns:
     quantized: dict[fx.Node, QParams] = field(default_factory=dict)
 
 
-def is_weight_quantizer(node: fx.Node) -> bool:
+def is_stored_quantizer(node: fx.Node) -> bool:
     """Whether a node fake-quantizes a stored tensor."""
     return node.target is fake_quantize and stored(node.args[0]) is not None
+
+
+def eight_bits(node: fx.Node) -> bool:
+    """Whether a fake-quantize makes values of one scale that a byte holds."""
+    values = arguments(node)
+    lo, hi = values["lo"], values["hi"]
+    return values["axis"] is None and (0 <= lo <= hi <= 255 or -128 <= lo <= hi <= 127)
 
 
 def integer_patterns(graph: Graph) -> Patterns:
@@ -68,10 +82,12 @@ def integer_patterns(graph: Graph) -> Patterns:
     found = Patterns()
     for node in graph.calls:
         if node.target is fake_quantize:
-            if not is_weight_quantizer(node) and arguments(node)["axis"] is None:
+            if not eight_bits(node):
+                continue
+            found.quantized[node] = read_qparams(graph, node)
+            if not is_stored_quantizer(node):
                 found.by_node[node] = _match(graph, node, found)
-                found.quantized[node] = found.by_node[node].qparams
-        elif row(node).quantization is Quantization.SAME_SCALE:
+        elif quantization(node) is Quantization.SAME_SCALE and obstacle(node) is None:
             shared = _shared_qparams(node, found)
             if shared is not None:
                 found.quantized[node] = shared
@@ -89,35 +105,44 @@ def read_qparams(graph: Graph, node: fx.Node) -> QParams:
     )
 
 
+def represents(qparams: QParams, value: float) -> bool:
+    """Whether a real value lies within half a step of what the parameters can express."""
+    low, high = ((q - qparams.zero_point) * qparams.scale for q in (qparams.lo, qparams.hi))
+    return low - qparams.scale / 2 <= value <= high + qparams.scale / 2
+
+
 def _shared_qparams(node: fx.Node, found: Patterns) -> QParams | None:
     """A node that moves values is quantized if all that it reads is, with one scale."""
     known = [found.quantized.get(source) for source in activations(node)]
     if not known or any(qparams != known[0] for qparams in known):
         return None
+    if row(node).name == "pad" and known[0] is not None:
+        return known[0] if represents(known[0], arguments(node)["value"]) else None
     return known[0]
 
 
 def _match(graph: Graph, node: fx.Node, found: Patterns) -> Pattern:
     qparams = read_qparams(graph, node)
     value: fx.Node = arguments(node)["x"]
+    before = found.quantized.get(value)
+    if before is not None:
+        return Pattern(Kind.SAME if before == qparams else Kind.TABLE, qparams, value)
     source, bounds, clamps = _through_clamps(value)
-    if _computes(graph, source, found):
+    if found.quantized.get(source) == qparams:
+        return Pattern(Kind.CLAMP, qparams, source, bounds, clamps)
+    region: dict[fx.Node, None] = {}
+    root = _root(value, found, region)
+    if root is not None:
+        return Pattern(Kind.TABLE, qparams, root, covered=tuple(region))
+    if computes(source, found):
         return Pattern(Kind.COMPUTE, qparams, source, bounds, (source, *clamps))
-    for start, limits, covered in ((source, bounds, clamps), (value, (-_INF, _INF), ())):
-        before = found.quantized.get(start)
-        if before is None:
-            continue
-        same_scale = Kind.CLAMP if covered else Kind.SAME
-        kind = same_scale if before == qparams else Kind.REQUANTIZE
-        return Pattern(kind, qparams, start, limits, tuple(covered))
-    return Pattern(Kind.QUANTIZE, qparams, value, (-_INF, _INF), ())
+    return Pattern(Kind.QUANTIZE, qparams, value)
 
 
-_INF = float("inf")
-
-
-def _through_clamps(value: fx.Node) -> tuple[fx.Node, tuple[float, float], list[fx.Node]]:
-    """Walk back over clamps; return where they start and their combined bounds."""
+def _through_clamps(
+    value: fx.Node,
+) -> tuple[fx.Node, tuple[float, float], tuple[fx.Node, ...]]:
+    """Walk back over clamps; return where they start, their combined bounds, and them in order."""
     low, high = -_INF, _INF
     clamps: list[fx.Node] = []
     while value.op == "call_function" and row(value).quantization is Quantization.CLAMP:
@@ -128,35 +153,45 @@ def _through_clamps(value: fx.Node) -> tuple[fx.Node, tuple[float, float], list[
         low, high = min(max(inner_low, low), high), max(min(inner_high, high), low)
         clamps.append(value)
         value = activations(value)[0]
-    return value, (low, high), clamps
+    return value, (low, high), tuple(reversed(clamps))
 
 
-def _computes(graph: Graph, node: fx.Node, found: Patterns) -> bool:
+def _root(value: fx.Node, found: Patterns, region: dict[fx.Node, None]) -> fx.Node | None:
+    """Return the one quantized value that `value` is a function of, element by element.
+
+    `region` receives the function's operators in execution order.
+    """
+    if value in found.quantized:
+        return value
+    if value in region:
+        return _root(activations(value)[0], found, region)
+    if value.op != "call_function" or value.target is fake_quantize or obstacle_of_table(value):
+        return None
+    roots = {_root(source, found, region) for source in activations(value)}
+    if len(roots) != 1 or None in roots:
+        return None
+    region[value] = None
+    return roots.pop()
+
+
+def obstacle_of_table(node: fx.Node) -> bool:
+    """Whether a node is no function of single values, or reads a tensor beside its operands."""
+    name, kind = row(node).name, quantization(node)
+    pointwise = kind in (Quantization.TABLE, Quantization.CLAMP) or name in _POINTWISE
+    value: Any = node.meta["val"]
+    if not pointwise or not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+        return True
+    operands = activations(node)
+    return set(node.all_input_nodes) != set(operands) or any(
+        stored(operand) is not None or operand.meta["val"].shape != value.shape
+        for operand in operands
+    )
+
+
+def computes(node: fx.Node, found: Patterns) -> bool:
     """Whether a node is an operator with an integer form whose operands are all quantized."""
-    if node.op != "call_function" or node.target is fake_quantize:
-        return False
-    kind = quantization(node)
-    if kind is Quantization.INTEGER and row(node).name not in EMITTED:
-        return False
-    if kind not in (Quantization.INTEGER, Quantization.TABLE):
+    if node.op != "call_function" or quantization(node) not in _COMPUTING:
         return False
     if any(source not in found.quantized for source in activations(node)):
         return False
-    values = arguments(node)
-    if row(node).name in ("conv2d", "linear"):
-        return _has_integer_weight(graph, values["weight"]) and (
-            values["bias"] is None or stored(values["bias"]) is not None
-        )
-    if row(node).name == "add":
-        return values["alpha"] == 1 and len(activations(node)) == 2
-    return True
-
-
-def _has_integer_weight(graph: Graph, weight: object) -> bool:
-    """Symmetric int8, per tensor or along the output channels."""
-    if not isinstance(weight, fx.Node) or not is_weight_quantizer(weight):
-        return False
-    values = arguments(weight)
-    zero_point = graph.attribute(str(values["zero_point"].target))
-    symmetric = not bool(zero_point.any())
-    return symmetric and values["axis"] in (None, 0) and -128 <= values["lo"] <= values["hi"] <= 127
+    return obstacle(node) is None

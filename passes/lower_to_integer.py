@@ -10,24 +10,30 @@ from torch import fx
 
 from planish.ir.graph import Graph
 from planish.ir.history import Refused
-from planish.ir.integer import requantize_multiplier
+from planish.ir.integer import quantize
 from planish.ir.level import Level, Numerics
-from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
+from planish.ir.ops import activations, arguments, row
 from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult
 from .context import Context
-from .integer_emission import Emission, Operand, emit, quantized_bounds
+from .emission import Emission, NoIntegerForm, Operand, quantized_bounds
+from .emit_elementwise import table
+from .emitters import REAL, emit, mover
+from .fold_stored import fold_stored
+from .hoist_quantizers import hoist_quantizers
 from .integer_patterns import (
     Kind,
     Pattern,
     Patterns,
+    computes,
     fake_quantize,
     integer_patterns,
-    is_weight_quantizer,
+    is_stored_quantizer,
 )
 from .observers import QParams
-from .quantization_placement import EMITTED
+from .obstacles import obstacle
+from .wide_quantizers import real_fake_quantize
 
 _ops = torch.ops.planish
 
@@ -41,10 +47,13 @@ class LowerToInteger(Pass):
         %y = fake_quantize(%r)
         ->  %q = quantize(%x); %y = conv2d_i8(%q, @w (int8), @b (int32), @multiplier, ...)
         with relu as the lower clamp; dequantize where a float operator or an output reads %y.
+        Where nobody quantizes %c: conv2d_dq, integer sums with a real result.
+        A stored tensor that is quantized, or made of stored ones, becomes stored integers.
 
     Checks:
-        An operator whose operands are not all quantized, or that has no integer form, stays in
-        float, with its reason. A bias that does not fit int32 is an error. Dropout is dropped.
+        An operator whose operands are not all quantized, or that has no integer form, or whose
+        constants the integer arithmetic can't hold, stays in float, with its reason; so does what
+        is quantized to more than 8 bits, or along an axis. Dropout is dropped.
 
     Source:
         Jacob et al. 2018, section 2.2 to 2.4; the exact formulas are docs/numeric-contract.md's.
@@ -59,10 +68,12 @@ class LowerToInteger(Pass):
         """Build the integer graph node by node, in execution order."""
         del context
         graph.eval()
+        hoist_quantizers(graph)
         lowering = _Lowering(graph)
         lowered = lowering.run()
-        notes = {"integer_operators": lowering.computed, "float_operators": len(lowering.refused)}
-        return PassResult(lowered, True, tuple(lowering.refused), notes)
+        refused = lowering.refused
+        notes = {"integer_operators": lowering.computed, "float_operators": len(refused)}
+        return PassResult(lowered, True, refused, notes)
 
 
 class _Lowering:
@@ -80,10 +91,30 @@ class _Lowering:
         )
         self.patterns: Patterns = integer_patterns(graph)
         self.covered = _covered(graph, self.patterns)
+        self._read_in_float()
         self.floats: dict[fx.Node, fx.Node] = {}
         self.integers: dict[fx.Node, Operand] = {}
-        self.refused: list[Refused] = []
+        self.reasons: dict[fx.Node, str] = {}  # of nodes in the new graph
         self.computed = 0
+
+    def _read_in_float(self) -> None:
+        """Let a product that is also read in float run once, with a real result."""
+        for node, pattern in self.patterns.by_node.items():
+            twice = pattern.kind is Kind.COMPUTE and pattern.source not in self.covered
+            if twice and row(pattern.source).name in REAL:
+                value = arguments(node)["x"]
+                self.patterns.by_node[node] = Pattern(Kind.QUANTIZE, pattern.qparams, value)
+        self.covered = _covered(self.old, self.patterns)
+
+    @property
+    def refused(self) -> tuple[Refused, ...]:
+        """What computes in float in the finished graph, with reasons."""
+        left = set(self.new.calls)
+        return tuple(
+            Refused(get_origin(node).name, reason)
+            for node, reason in self.reasons.items()
+            if node in left and node.meta["val"].dtype.is_floating_point
+        )
 
     def run(self) -> Graph:
         """Lower every node; return the finished graph."""
@@ -95,84 +126,141 @@ class _Lowering:
             elif node.op == "call_function" and node not in self.covered:
                 self._lower(node)
         self.new.fx.output(tuple(self.as_float(node) for node in self.old.outputs))
-        return self.new.prune_dead().infer()
+        self.new.prune_dead().infer()
+        fold_stored(self.new)
+        return self.new
 
     def _lower(self, node: fx.Node) -> None:
         pattern = self.patterns.by_node.get(node)
         if pattern is not None:
             self.integers[node] = Operand(self._lower_pattern(node, pattern), pattern.qparams)
-        elif is_weight_quantizer(node):
-            return  # read by the layer that owns it
+        elif is_stored_quantizer(node):
+            return  # read by the operator that owns it
         elif row(node).name == "dropout":
             self._forward(node, activations(node)[0])
         elif node in self.patterns.quantized:
             self.integers[node] = self._move(node, self.patterns.quantized[node])
+        elif node.target is fake_quantize:
+            self._keep_wide(node)
         else:
             self._keep_float(node)
 
     def _forward(self, node: fx.Node, source: fx.Node) -> None:
         """Let a dropped node stand for what it read."""
-        if source in self.integers:
-            self.integers[node] = self.integers[source]
-        if source in self.floats:
-            self.floats[node] = self.floats[source]
+        if source in self.patterns.quantized:
+            self.integers[node] = self.operand(source)
+        else:
+            self.floats[node] = self.as_float(source)
 
     def _lower_pattern(self, node: fx.Node, pattern: Pattern) -> fx.Node:
         q = pattern.qparams
-        if pattern.kind is Kind.COMPUTE:
-            operands = tuple(self.integers[source] for source in activations(pattern.source))
-            self.computed += 1
-            return emit(Emission(self.old, self.new, pattern.source, operands, pattern))
         if pattern.kind is Kind.QUANTIZE:
-            value = self.as_float(pattern.source)
-            args = (value, q.scale, q.zero_point, q.lo, q.hi, q.dtype)
-            return self._call(node, _ops.quantize.default, args)
-        operand = self.integers[pattern.source]
+            return self._quantize(node, self.as_float(pattern.source), q)
+        if pattern.kind is Kind.COMPUTE:
+            return self._compute(node, pattern)
+        operand = self.operand(pattern.source)
         if pattern.kind is Kind.SAME:
             return operand.node
-        low, high = quantized_bounds(pattern)
         if pattern.kind is Kind.CLAMP:
+            low, high = quantized_bounds(q, pattern.bounds)
             return self._call(node, _ops.clamp_i8.default, (operand.node, low, high))
-        factor = float(requantize_multiplier(operand.qparams.scale, 1.0, q.scale))
-        ending = (operand.qparams.zero_point, q.zero_point, low, high, q.dtype)
-        return self._call(node, _ops.requantize_i8.default, (operand.node, factor, *ending))
+        self.computed += 1
+        named = pattern.covered[-1] if pattern.covered else node
+        emission = Emission(self.old, self.new, named, (operand,), q)
+        return table(emission, pattern.source, pattern.covered)
+
+    def _compute(self, node: fx.Node, pattern: Pattern) -> fx.Node:
+        """Emit an integer operator; where its constants don't fit, keep it in float."""
+        operands = tuple(self.operand(source) for source in activations(pattern.source))
+        output = (pattern.qparams, pattern.bounds)
+        try:
+            new = emit(Emission(self.old, self.new, pattern.source, operands, *output))
+        except NoIntegerForm as reason:
+            for covered in pattern.covered:
+                if covered not in self.floats:
+                    self._keep_float(covered, str(reason))
+            return self._quantize(node, self.as_float(arguments(node)["x"]), pattern.qparams)
+        self.computed += 1
+        return new
+
+    def _quantize(self, node: fx.Node, value: fx.Node, q: QParams) -> fx.Node:
+        args = (value, q.scale, q.zero_point, q.lo, q.hi, q.dtype)
+        return self._call(node, _ops.quantize.default, args)
 
     def _move(self, node: fx.Node, qparams: QParams) -> Operand:
         """Lower an operator that only moves values: it runs on the integers as it is."""
-        if row(node).name == "max_pool2d":
-            return Operand(self._max_pool(node), qparams)
+        special = mover(node)
+        if special is not None:
+            operands = tuple(self.operand(source) for source in activations(node))
+            return Operand(special(Emission(self.old, self.new, node, operands, qparams)), qparams)
         moved = self.new.fx.node_copy(node, self._integer_argument)
         moved.meta = {"origin": get_origin(node)}
         return Operand(moved, qparams)
 
     def _integer_argument(self, node: fx.Node) -> fx.Node:
-        return self.integers[node].node if node in self.integers else self.as_float(node)
+        quantized = node in self.patterns.quantized or node in self.integers
+        return self.operand(node).node if quantized else self.as_float(node)
 
-    def _max_pool(self, node: fx.Node) -> fx.Node:
-        values = arguments(node)
-        vertical, horizontal = values["padding"]
-        padding = [vertical, horizontal, vertical, horizontal]
-        args = (
-            *(self.integers[values["self"]].node, values["kernel_size"], values["stride"]),
-            *(padding, values["dilation"], values["ceil_mode"]),
-        )
-        return self._call(node, _ops.max_pool2d_i8.default, args)
+    def operand(self, node: fx.Node) -> Operand:
+        """Return an old node's value in integers; a stored one is quantized on first use."""
+        if node not in self.integers:
+            assert is_stored_quantizer(node), node
+            q = self.patterns.quantized[node]
+            name = str(arguments(node)["x"].target)
+            real = self.old.attribute(name).detach()
+            integers = quantize(real, q.scale, q.zero_point, q.lo, q.hi).to(q.dtype)
+            stored = self.new.fx.get_attr(self.new.new_attribute(name, integers))
+            self.integers[node] = Operand(stored, q)
+        return self.integers[node]
 
-    def _keep_float(self, node: fx.Node) -> None:
-        """Copy an operator into a float island, and say why."""
-        copied = self.new.fx.node_copy(node, self.as_float)
+    def _keep_float(self, node: fx.Node, reason: str | None = None) -> None:
+        """Copy an operator into a float island, and say why; a product still sums in integers."""
+        if reason is None and row(node).name in REAL and computes(node, self.patterns):
+            operands = tuple(self.operand(source) for source in activations(node))
+            try:
+                self.floats[node] = emit(Emission(self.old, self.new, node, operands))
+            except NoIntegerForm as found:
+                reason = str(found)
+            else:
+                self.computed += 1
+                return
+        reads = self._sized if row(node).name == "sym_size" else self.as_float
+        copied = self.new.fx.node_copy(node, reads)
         copied.meta = {"origin": get_origin(node)}
         self.floats[node] = copied
         if isinstance(node.meta["val"], torch.Tensor):
-            self.refused.append(Refused(get_origin(node).name, _reason(node)))
+            self.reasons[copied] = reason or self._reason(node)
+
+    def _sized(self, node: fx.Node) -> fx.Node:
+        """A size is read off the integers where there are any: nothing is dequantized for it."""
+        return self.integers[node].node if node in self.integers else self.as_float(node)
+
+    def _keep_wide(self, node: fx.Node) -> None:
+        """A fake-quantize that no byte holds: its formula, in float."""
+        values = arguments(node)
+        constants = [self.old.attribute(str(values[k].target)) for k in ("scale", "zero_point")]
+        self.floats[node] = real_fake_quantize(
+            self.new, node, self.as_float(values["x"]), *constants
+        )
+        how = "to more than 8 bits" if values["axis"] is None else "along an axis"
+        self.reasons[self.floats[node]] = f"its activation is quantized {how}"
+
+    def _reason(self, node: fx.Node) -> str:
+        found = obstacle(node)
+        if found is not None:
+            return found
+        for source in activations(node):
+            if source not in self.patterns.quantized:
+                return f"it reads {get_origin(source).name}, which is not quantized"
+        return "its result is not quantized"
 
     def as_float(self, node: fx.Node) -> fx.Node:
         """Return an old node's value in float in the new graph, dequantized on first use."""
         if node not in self.floats:
             if node.op == "get_attr":
                 self.floats[node] = self._stored(str(node.target))
-            elif is_weight_quantizer(node):
-                self.floats[node] = self._float_weight(node)
+            elif is_stored_quantizer(node):
+                self.floats[node] = self._simulated(node)
             else:
                 operand = self.integers[node]
                 args = (operand.node, operand.qparams.scale, operand.qparams.zero_point)
@@ -185,15 +273,12 @@ class _Lowering:
             self.new.set_attribute(name, value, trainable=value.requires_grad)
         return self.new.fx.get_attr(name)
 
-    def _float_weight(self, node: fx.Node) -> fx.Node:
-        """A fake-quantized weight that a float operator reads: its simulated values."""
-        values = arguments(node)
-        x, scale, zero_point = (
-            self.old.attribute(str(values[role].target)) for role in ("x", "scale", "zero_point")
-        )
-        rest = (values["axis"], values["lo"], values["hi"])
-        simulated = fake_quantize(x.detach(), scale, zero_point, *rest)
-        return self.new.fx.get_attr(self.new.new_attribute(str(values["x"].target), simulated))
+    def _simulated(self, node: fx.Node) -> fx.Node:
+        """A fake-quantized stored tensor that a float operator reads: its simulated values."""
+        value = Emission(self.old, self.new, node, ()).constant(node)
+        assert value is not None
+        name = str(arguments(node)["x"].target)
+        return self.new.fx.get_attr(self.new.new_attribute(name, value))
 
     def _call(self, node: fx.Node, target: Any, args: tuple[Any, ...]) -> fx.Node:
         new = self.new.fx.create_node("call_function", target, args, name=node.name)
@@ -216,13 +301,3 @@ def _covered(graph: Graph, patterns: Patterns) -> set[fx.Node]:
 def _reach(patterns: Patterns, user: fx.Node) -> tuple[fx.Node, ...]:
     pattern = patterns.by_node.get(user)
     return pattern.covered if pattern is not None else ()
-
-
-def _reason(node: fx.Node) -> str:
-    name = row(node).name
-    kind = quantization(node)
-    if kind is Quantization.FLOAT or (kind is Quantization.INTEGER and name not in EMITTED):
-        return f"{name} has no integer form"
-    if any(stored(source) for source in activations(node)):
-        return f"{name} of a constant has no integer form"
-    return f"{name} reads or makes a value that is not quantized"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 BINS = 4096  # over [-limit, limit]; even, so that zero is an edge
+_LARGEST = 2.0**100  # what is larger is counted as this; the range itself is not cut
 _CANDIDATES = 48  # steps of the MSE search on each side
 
 
@@ -30,8 +31,9 @@ class Histogram:
         flat = values.detach().float().flatten()
         self.low = min(self.low, float(flat.min()))
         self.high = max(self.high, float(flat.max()))
-        self._reach(max(abs(self.low), abs(self.high)))
+        self._reach(min(max(abs(self.low), abs(self.high)), _LARGEST))
         if self.limit > 0:
+            flat = flat.clamp(-self.limit, self.limit)
             self.counts += torch.histc(flat, BINS, -self.limit, self.limit).double().cpu()
 
     def _reach(self, needed: float) -> None:

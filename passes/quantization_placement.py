@@ -3,9 +3,12 @@
 Read off the operator table (`Quantization`), in one walk forwards and one backwards:
 
 - the inputs and the result of an INTEGER or TABLE operator are quantized;
+- functions of one value that follow each other become one table: nothing is quantized between;
 - a CLAMP that alone reads such a result fuses: the quantization stands behind it, not between;
 - SAME_SCALE operators (and clamps that can't fuse) keep the scale of what they read, so that all
   inputs of a concatenation share one;
+- a stored tensor that such an operator reads, or a value computed from stored tensors alone, is
+  quantized like any other value; a layer's weight has scales of its own;
 - everything else is float.
 """
 
@@ -19,12 +22,14 @@ from torch import fx
 
 from planish.ir.graph import Graph
 from planish.ir.history import Refused
-from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
+from planish.ir.ops import Quantization, activations, arguments, quantization, row
 from planish.ir.origin import get_origin
 
-aten = torch.ops.aten
-# INTEGER operators that passes/integer_emission.py emits so far.
-EMITTED = frozenset({"conv2d", "linear", "add", "avg_pool2d", "adaptive_avg_pool2d"})
+from .obstacles import obstacle
+from .stored_values import stored_values
+from .weights import has_weight
+
+_COMPUTING = (Quantization.INTEGER, Quantization.TABLE)
 
 
 @dataclass
@@ -37,6 +42,8 @@ class Placement:
             is not here is read quantized by everyone.
         group: Values of one group share one scale; a point's group is its representative.
         weights: Layers whose weights are quantized.
+        watched: Values without a point whose range the scale must cover too: padded ones.
+        stored: Operator nodes that compute on stored tensors alone.
         refused: Operators that stay in float, with reasons.
     """
 
@@ -44,6 +51,8 @@ class Placement:
     readers: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
     group: dict[fx.Node, fx.Node] = field(default_factory=dict)
     weights: list[fx.Node] = field(default_factory=list)
+    watched: list[fx.Node] = field(default_factory=list)
+    stored: set[fx.Node] = field(default_factory=set)
     refused: list[Refused] = field(default_factory=list)
 
     def representative(self, node: fx.Node) -> fx.Node:
@@ -61,27 +70,29 @@ def quantization_placement(
     graph: Graph, skip: Callable[[fx.Node], bool] = lambda _: False
 ) -> Placement:
     """Return where to quantize; `skip` names layers that the user wants in float."""
-    placement = Placement()
-    kinds = {node: _kind(node, skip, placement) for node in graph.calls}
-    produced = _produced(graph, kinds)
-    demanded = _demanded(graph, kinds)
+    placement = Placement(stored=stored_values(graph))
+    kinds = {
+        node: _kind(node, skip, placement) for node in graph.calls if node not in placement.stored
+    }
+    quantized = _produced(graph, kinds, placement.stored)
+    _add_demanded(graph, kinds, quantized)
     for node in graph.nodes:
         kind = kinds.get(node)
-        if kind is Quantization.INTEGER and row(node).name in ("conv2d", "linear"):
+        if kind is Quantization.INTEGER and has_weight(node):
             placement.weights.append(node)
-        if node not in produced and node not in demanded:
+        if node not in quantized:
             continue
-        if kind is Quantization.SAME_SCALE and node in produced | demanded:
+        if kind is Quantization.SAME_SCALE:
             _join_inputs(node, placement)
-        elif kind is Quantization.CLAMP and _source(node) in produced | demanded:
+        elif kind is Quantization.CLAMP and _source(node) in quantized:
             _place_clamp(node, kinds, placement)
-        elif kind in (Quantization.INTEGER, Quantization.TABLE):
-            if _fused_clamp(node, kinds) is None:
+        elif kind in _COMPUTING:
+            if _fused_clamp(node, kinds) is None and not _fuses(node, kinds):
                 placement.points.append(node)
-        elif node in demanded and _is_value(node):
+        elif _is_value(node):
             placement.points.append(node)
             placement.readers[node] = [
-                u for u in node.users if _reads_quantized(u, kinds, demanded)
+                u for u in node.users if _reads_quantized(u, node, kinds, quantized)
             ]
     return placement
 
@@ -89,38 +100,14 @@ def quantization_placement(
 def _kind(node: fx.Node, skip: Callable[[fx.Node], bool], placement: Placement) -> Quantization:
     """Return what a node becomes; FLOAT with a reason where operands or user say so."""
     kind = quantization(node)
-    reason = _obstacle(node, kind)
-    if kind in (Quantization.INTEGER, Quantization.TABLE) and skip(node):
+    reason = obstacle(node)
+    if kind in _COMPUTING and skip(node):
         reason = "the user asked to skip it"
     if reason is None:
         return kind
-    placement.refused.append(Refused(get_origin(node).name, reason))
+    if _is_value(node):
+        placement.refused.append(Refused(get_origin(node).name, reason))
     return Quantization.FLOAT
-
-
-def _obstacle(node: fx.Node, kind: Quantization) -> str | None:
-    name = row(node).name
-    value = node.meta["val"]
-    if not isinstance(value, torch.Tensor):
-        return None
-    if kind is Quantization.FLOAT:
-        return f"{name} has no integer form"
-    if value.dtype != torch.float32:
-        return f"{name} works on {value.dtype}, not float32"
-    if kind is Quantization.INTEGER and name not in EMITTED:
-        return f"{name} has no integer form"
-    values = arguments(node)
-    if name in ("conv2d", "linear"):
-        for role in ("weight", "bias"):
-            if values[role] is not None and stored(values[role]) is None:
-                return f"its {role} is computed, not stored"
-    if name == "add":
-        if values["alpha"] != 1:
-            return f"add with alpha={values['alpha']} has no integer form"
-        operands = activations(node)
-        if len(operands) < 2 or any(stored(operand) for operand in operands):
-            return "add of a constant has no integer form"
-    return None
 
 
 def _source(node: fx.Node) -> fx.Node:
@@ -132,36 +119,43 @@ def _is_value(node: fx.Node) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.float32
 
 
-def _produced(graph: Graph, kinds: dict[fx.Node, Quantization]) -> set[fx.Node]:
-    """Values that integer operators make, directly or through operators that keep the scale."""
+def _produced(
+    graph: Graph, kinds: dict[fx.Node, Quantization], stored: set[fx.Node]
+) -> set[fx.Node]:
+    """Values that integer operators make, directly or through operators that keep the scale.
+
+    A stored tensor beside such a value (a class token before the patches) is no obstacle.
+    """
     produced: set[fx.Node] = set()
     for node in graph.calls:
-        kind = kinds[node]
-        if kind in (Quantization.INTEGER, Quantization.TABLE):
+        kind = kinds.get(node)
+        if kind in _COMPUTING:
             produced.add(node)
         elif kind in (Quantization.SAME_SCALE, Quantization.CLAMP):
-            sources = activations(node)
+            sources = [s for s in activations(node) if s.op != "get_attr" and s not in stored]
             if sources and all(source in produced for source in sources):
                 produced.add(node)
     return produced
 
 
-def _demanded(graph: Graph, kinds: dict[fx.Node, Quantization]) -> set[fx.Node]:
-    """Values that integer operators read, directly or through operators that keep the scale."""
-    demanded: set[fx.Node] = set()
+def _add_demanded(
+    graph: Graph, kinds: dict[fx.Node, Quantization], quantized: set[fx.Node]
+) -> None:
+    """Add what integer operators read, directly or through operators that keep the scale."""
     for node in reversed(graph.calls):
-        if _reads_quantized(node, kinds, demanded):
-            demanded.update(activations(node))
-    return demanded
+        kind = kinds.get(node)
+        keeps = kind in (Quantization.SAME_SCALE, Quantization.CLAMP) and node in quantized
+        if kind in _COMPUTING or keeps:
+            quantized.update(activations(node))
 
 
 def _reads_quantized(
-    node: fx.Node, kinds: dict[fx.Node, Quantization], demanded: set[fx.Node]
+    node: fx.Node, value: fx.Node, kinds: dict[fx.Node, Quantization], quantized: set[fx.Node]
 ) -> bool:
+    """Whether a node reads a value as an operand (not as its weight), and as integers."""
     kind = kinds.get(node)
-    if kind in (Quantization.INTEGER, Quantization.TABLE):
-        return True
-    return kind in (Quantization.SAME_SCALE, Quantization.CLAMP) and node in demanded
+    keeps = kind in (Quantization.SAME_SCALE, Quantization.CLAMP) and node in quantized
+    return (kind in _COMPUTING or keeps) and value in activations(node)
 
 
 def _join_inputs(node: fx.Node, placement: Placement) -> None:
@@ -169,6 +163,8 @@ def _join_inputs(node: fx.Node, placement: Placement) -> None:
     for other in (node, *others):
         if other is not first:
             placement.join(first, other)
+    if row(node).name == "pad" and arguments(node)["value"] != 0:
+        placement.watched.append(node)
 
 
 def _place_clamp(node: fx.Node, kinds: dict[fx.Node, Quantization], placement: Placement) -> None:
@@ -177,13 +173,19 @@ def _place_clamp(node: fx.Node, kinds: dict[fx.Node, Quantization], placement: P
     chain = source
     while kinds.get(chain) is Quantization.CLAMP and _fused_clamp(_source(chain), kinds) is chain:
         chain = _source(chain)
-    made_here = kinds.get(chain) in (Quantization.INTEGER, Quantization.TABLE)
+    made_here = kinds.get(chain) in _COMPUTING
     if made_here and _fused_clamp(source, kinds) is node:
         if _fused_clamp(node, kinds) is None:
             placement.points.append(node)
         return
     placement.join(source, node)
     placement.points.append(node)
+
+
+def _fuses(node: fx.Node, kinds: dict[fx.Node, Quantization]) -> bool:
+    """Whether a function of one value is read by another such function alone."""
+    chain = [node, *node.users]
+    return len(chain) == 2 and all(kinds.get(each) is Quantization.TABLE for each in chain)
 
 
 def _fused_clamp(node: fx.Node, kinds: dict[fx.Node, Quantization]) -> fx.Node | None:

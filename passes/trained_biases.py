@@ -9,6 +9,7 @@ from planish.ir.graph import Graph
 from planish.ir.ops import Quantization, activations, arguments, has_row, row, stored
 
 from .exact_scales import round_bias
+from .weights import has_weight
 
 
 def round_trained_biases(graph: Graph) -> None:
@@ -18,7 +19,7 @@ def round_trained_biases(graph: Graph) -> None:
     would differ from the one that was measured. Layers that stay in float are left alone.
     """
     for layer in graph.calls:
-        if row(layer).name not in ("conv2d", "linear"):
+        if not has_weight(layer):
             continue
         weight = arguments(layer)["weight"]
         source = _quantizer(activations(layer)[0])
