@@ -1,19 +1,20 @@
-"""Capture: a model becomes a graph. nn.Module, ExportedProgram, a .pt2 file, a saved graph."""
+"""Capture: a model becomes a graph. nn.Module, ExportedProgram, .pt2, .onnx, a saved graph."""
 
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 import traceback
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import Dim, ExportedProgram
 
-from planish.ir.errors import ModelError, PlanishError
+from planish.ir.errors import ModelError, OptionError, PlanishError
 from planish.ir.graph import Graph
 from planish.ir.level import Level
 from planish.passes.canonicalize import Canonicalize
@@ -21,13 +22,16 @@ from planish.passes.context import Context
 
 from .exported import graph_from_program, user_frame
 
-Model = torch.nn.Module | ExportedProgram | str | os.PathLike[str]
+if TYPE_CHECKING:
+    import onnx
+
 
 
 def capture(
-    model: Model,
+    model: torch.nn.Module | ExportedProgram | onnx.ModelProto | str | os.PathLike[str],
     example_inputs: Any = None,
     *,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
     canonicalize: bool = True,
 ) -> Graph:
     """Return the graph of a model.
@@ -35,10 +39,12 @@ def capture(
     The batch size, axis 0 of every input, stays open wherever the model allows it.
 
     Args:
-        model: An nn.Module (captured in eval mode, itself untouched), an ExportedProgram, the path
-            of a .pt2 file, or of a graph written by `Graph.save`.
+        model: An nn.Module (captured in eval mode, itself untouched), an ExportedProgram, an
+            onnx.ModelProto, the path of a .pt2 or .onnx file, or of a graph written by
+            `Graph.save`.
         example_inputs: For an nn.Module: one tensor or array, or a tuple of them, whose shapes and
-            dtypes the graph takes.
+            dtypes the graph takes. For an ONNX model they say its open sizes.
+        shapes: The same for an ONNX model, by input name: {"x": (1, 3, 48, 192)}.
         canonicalize: Bring the graph to the canonical level; False shows what was exported.
 
     Raises:
@@ -46,7 +52,7 @@ def capture(
             user's line); a weight holds NaN or infinity.
         OperatorError: An operator without a row in the operator table.
     """
-    graph = _captured(model, example_inputs)
+    graph = _captured(model, example_inputs, shapes)
     _check_finite(graph)
     if canonicalize and graph.level is Level.CAPTURED:
         graph = Canonicalize().run(graph, Context()).graph
@@ -55,7 +61,16 @@ def capture(
     return graph
 
 
-def _captured(model: Model, example_inputs: Any) -> Graph:
+def _captured(
+    model: Any, example_inputs: Any, shapes: Mapping[str, Sequence[int | None]] | None
+) -> Graph:
+    if _is_onnx(model):
+        from .onnx_import import import_with_examples
+
+        examples = None if example_inputs is None else _examples(example_inputs)
+        return import_with_examples(model, examples, shapes)
+    if shapes is not None:
+        raise OptionError("shapes are for ONNX models", cure="give example inputs")
     if isinstance(model, torch.nn.Module):
         return _export(model, _examples(example_inputs))
     if isinstance(model, ExportedProgram):
@@ -64,8 +79,17 @@ def _captured(model: Model, example_inputs: Any) -> Graph:
         return _from_file(Path(model))
     raise ModelError(
         f"can't capture a {type(model).__name__}",
-        cure="give an nn.Module, an ExportedProgram, a .pt2 file or a saved graph",
+        cure="give an nn.Module, an ExportedProgram, an onnx.ModelProto, a .pt2 or .onnx file, or "
+        "a saved graph",
     )
+
+
+def _is_onnx(model: Any) -> bool:
+    if isinstance(model, str | os.PathLike):
+        return Path(model).suffix == ".onnx"
+    # Without importing onnx, which takes a while: a ModelProto comes from where it is loaded.
+    onnx = sys.modules.get("onnx")
+    return onnx is not None and isinstance(model, onnx.ModelProto)
 
 
 def _examples(example_inputs: Any) -> tuple[torch.Tensor, ...]:
@@ -144,18 +168,12 @@ def _from_file(path: Path) -> Graph:
     where = str(path)
     if not path.is_file():
         raise ModelError("no such model file", where=where)
-    if path.suffix == ".onnx":
-        raise ModelError(
-            "ONNX import is not built in this version",
-            where=where,
-            cure="capture the PyTorch model, or its .pt2 file",
-        )
     members = _zip_members(path)
     if "graph.json" in members:
         return Graph.load(path)
     if path.suffix != ".pt2" and not any(name.endswith("archive_format") for name in members):
         raise ModelError(
-            "not a model file", where=where, cure="give a .pt2 file or a graph saved by planish"
+            "not a model file", where=where, cure="give a .pt2 or .onnx file, or a saved graph"
         )
     try:
         program = torch.export.load(path)

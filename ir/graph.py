@@ -30,6 +30,8 @@ class Graph:
         history: The passes applied so far.
         annotations: Plain JSON that a pass leaves for a later one ("teacher-hooks": {...}). The
             keys are states of the graph that pipelines check the order of passes by.
+        output_names: The model's own names of its flat outputs, in order; None where it has none
+            (only ONNX models do).
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Graph:
         structure: Structure,
         history: list[HistoryEntry] | None = None,
         annotations: dict[str, Any] | None = None,
+        output_names: list[str] | None = None,
     ) -> None:
         self.module = module
         self.level = level
@@ -47,6 +50,7 @@ class Graph:
         self.structure = structure
         self.history = history or []
         self.annotations = annotations or {}
+        self.output_names = output_names
 
     @property
     def fx(self) -> fx.Graph:
@@ -197,6 +201,7 @@ class Graph:
             copy.deepcopy(self.structure),
             list(self.history),
             copy.deepcopy(self.annotations),
+            list(self.output_names) if self.output_names is not None else None,
         )
 
     def fingerprint(self) -> str:

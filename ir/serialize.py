@@ -93,6 +93,7 @@ def _describe(graph: Graph) -> dict[str, Any]:
         "trainable": trainable,
         "history": [entry.to_json() for entry in graph.history],
         "annotations": graph.annotations,
+        "output_names": graph.output_names,
     }
 
 
@@ -201,6 +202,7 @@ def _rebuild(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> G
         description["structure"],
         [HistoryEntry.from_json(entry) for entry in description["history"]],
         description["annotations"],
+        description.get("output_names"),
     )
     trainable = set(description["trainable"])
     for name in description["tensors"]:

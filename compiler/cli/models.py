@@ -1,4 +1,4 @@
-"""Models named on the command line: a saved graph, a .pt2 file, or a reference into Python."""
+"""Models named on the command line: a saved graph, .pt2, .onnx, or a reference into Python."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from planish.ir.graph import Graph
 
 MODEL_HELP = (
-    "A saved graph, a .pt2 file, or Python: 'package.module:factory' or 'file.py:factory' "
+    "A saved graph, a .pt2 or .onnx file, or Python: 'package.module:factory' or 'file.py:factory' "
     "(an nn.Module, or a function that returns one)."
 )
-SHAPE_HELP = "Shape of an input of a Python model, such as 1x3x224x224 or 1x16:int64; repeatable."
+SHAPE_HELP = (
+    "Shape of an input, such as 1x3x224x224 or 1x16:int64; repeatable, in the inputs' order. "
+    "For Python models, and ONNX models with open sizes."
+)
 
 
 def load_model(reference: str, shapes: Sequence[str] = (), *, canonicalize: bool = True) -> Graph:
@@ -32,7 +35,7 @@ def load_model(reference: str, shapes: Sequence[str] = (), *, canonicalize: bool
 
     Args:
         reference: See `MODEL_HELP`.
-        shapes: One an input, as `SHAPE_HELP` says; for Python models.
+        shapes: One an input, as `SHAPE_HELP` says; for Python and ONNX models.
         canonicalize: As in `planish.capture`.
 
     Raises:
@@ -40,12 +43,6 @@ def load_model(reference: str, shapes: Sequence[str] = (), *, canonicalize: bool
         OptionError: A shape that can't be read.
     """
     path = Path(reference)
-    if path.suffix == ".onnx":
-        raise ModelError(
-            "ONNX models can't be imported yet",
-            where=reference,
-            cure="export the PyTorch model with torch.export.save, or give it as module:factory",
-        )
     examples = tuple(_example(shape) for shape in shapes)
     from torch import nn
 
@@ -54,11 +51,12 @@ def load_model(reference: str, shapes: Sequence[str] = (), *, canonicalize: bool
     _silence_torch()
     if path.exists() or ":" not in reference:
         _check_file(path)
-        if examples:
+        if examples and path.suffix != ".onnx":
             raise OptionError(
-                "input shapes are for Python models; this file has its own", where=reference
+                "input shapes are for Python and ONNX models; this file has its own",
+                where=reference,
             )
-        return planish.capture(path, canonicalize=canonicalize)
+        return planish.capture(path, examples or None, canonicalize=canonicalize)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
         model, own = _from_python(reference)
     if isinstance(model, nn.Module) and not examples and own is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from . import elementwise, layers, movement, quantized, reduction, spatial, unary
+from . import elementwise, floating, layers, movement, quantized, reduction, spatial, unary
 from .arguments import arguments, pair, set_argument, stored, weight_shape
 from .row import (
     Channels,
@@ -21,7 +21,7 @@ from .row import (
     rows,
 )
 
-_MODULES = (layers, elementwise, unary, reduction, spatial, movement, quantized)
+_MODULES = (layers, elementwise, unary, reduction, spatial, movement, floating, quantized)
 for _module in _MODULES:
     for _row in _module.ROWS:
         register(_row)

@@ -1,0 +1,1 @@
+"""Converters of ONNX operators, by meaning; each file registers its own with `@converts`."""

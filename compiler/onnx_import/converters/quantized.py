@@ -1,0 +1,1 @@
+"""Converters of foreign quantization: QuantizeLinear, DequantizeLinear, the QLinear operators."""

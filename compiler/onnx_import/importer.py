@@ -1,0 +1,249 @@
+"""ONNX becomes a graph: each node is handed to its operator's converter, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+import torch
+from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
+from torch import fx
+
+from planish.ir.errors import ModelError, OperatorError, PlanishError
+from planish.ir.graph import Graph
+from planish.ir.level import Level
+from planish.ir.origin import Origin
+from planish.ir.printer import operator_label
+
+from .call import Call, NeedsConstantError
+from .emitter import Emitter, OpenSizeError
+from .loading import Source
+from .registry import Converter, converter
+from .signature import input_specs
+from .tensors import tensor_from_proto
+from .values import Constant, Quantized, Sizes, Value
+
+_DEEPEST = 16  # functions that call functions
+
+
+class Importer:
+    """Imports one model."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        module = fx.GraphModule(torch.nn.Module(), fx.Graph())
+        self.graph = Graph(module, Level.CAPTURED, [], 0)
+        self.emitter = Emitter(self.graph)
+        self.functions = {
+            (function.domain, function.name): function for function in source.proto.functions
+        }
+        self._constants: dict[str, Constant] = {}
+        self._origins: dict[str, int] = {}
+
+    def run(
+        self,
+        shapes: Mapping[str, Iterable[int | None]],
+        constants: Mapping[str, torch.Tensor],
+    ) -> Graph:
+        """Return the graph at the captured level."""
+        env: dict[str, Value] = {}
+        for name, tensor in constants.items():
+            env[name] = Constant(tensor, name)
+        for spec in input_specs(self.source.proto.graph, shapes, constants):
+            self.graph.inputs.append(spec)
+            env[spec.name] = self.emitter.placeholder(spec)
+        if not self.graph.inputs:
+            raise ModelError("the ONNX model has no inputs: it computes a constant")
+        try:
+            self._nodes(self.source.graph.nodes, env, self.source.opsets, {}, 0)
+        except NeedsConstantError as error:
+            raise self._blame(error, env) from error
+        outputs = [self._output(value.name, env) for value in self.source.proto.graph.output]
+        self.graph.fx.output(outputs)
+        names = [value.name for value in self.source.proto.graph.output]
+        many = len(outputs) > 1
+        self.graph.structure = ["tuple", list(range(len(outputs)))] if many else 0
+        self.graph.output_names = names
+        return self.graph.prune_dead().infer()
+
+    def _nodes(
+        self,
+        nodes: Iterable[gs.Node],
+        env: dict[str, Value],
+        opsets: Mapping[str, int],
+        given: Mapping[str, Any],
+        depth: int,
+    ) -> None:
+        """Convert nodes in order; `given` are the attributes of the function that they are in."""
+        for index, node in enumerate(nodes):
+            domain = "" if node.domain in (None, "ai.onnx") else node.domain
+            call = Call(
+                operator=node.op,
+                name=node.name or f"{node.op}_{index}",
+                opset=opsets.get(domain, 1),
+                inputs=[self._input(tensor, env) for tensor in node.inputs],
+                output_names=[tensor.name for tensor in node.outputs],
+                attributes=_attributes(node, given),
+                emitter=self.emitter,
+                domain=domain,
+                read_tensor=self._tensor,
+            )
+            made = self._convert(call, opsets, depth)
+            for name, value in zip(call.output_names, made, strict=False):
+                if name and value is not None:
+                    env[name] = value
+
+    def _convert(self, call: Call, opsets: Mapping[str, int], depth: int) -> list[Any]:
+        function = self.functions.get((call.domain, call.operator))
+        if function is not None:
+            return self._function(call, function, function.opset_import, depth)
+        found = converter(call.domain, call.operator, call.opset)
+        if found is None:
+            spelled = _spelled_out(call)
+            if spelled is not None:
+                return self._function(call, spelled, spelled.opset_import, depth)
+            raise _unknown(call)
+        return self._named(call, found)
+
+    def _named(self, call: Call, found: Converter) -> list[Any]:
+        """Run a converter; what it emits is named after the ONNX node."""
+        emitter = self.emitter
+        emitter.fresh, emitter.where, emitter.name = [], call.name, call.name
+        try:
+            made = _run(call, found)
+        except (OpenSizeError, NeedsConstantError):
+            raise
+        except PlanishError as error:
+            named = error.where is not None and call.name in error.where
+            raise (
+                error if named and call.operator in error.what else call.with_operator(error)
+            ) from error
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            MemoryError,
+            RecursionError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            # A converter takes the model at its word; a malformed one breaks it anywhere.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise call.refuse(f"can't be imported as it stands: {reason}") from error
+        self._name_nodes(call, made)
+        return made
+
+    def _name_nodes(self, call: Call, made: list[Any]) -> None:
+        ends = {value.node if isinstance(value, Quantized) else value for value in made}
+        for node in self.emitter.fresh:
+            label = operator_label(node).split(".")[0]
+            name = call.name if node in ends else f"{call.name}.{label}"
+            count = self._origins.get(name, 0)
+            self._origins[name] = count + 1
+            node.meta["origin"] = Origin(f"{name}_{count}" if count else name)
+
+    def _function(
+        self, call: Call, function: onnx.FunctionProto, imports: Any, depth: int
+    ) -> list[Any]:
+        """Convert the body of a function with the values that it is called with."""
+        if depth >= _DEEPEST:
+            raise call.refuse(f"is a function nested deeper than {_DEEPEST}")
+        body = OnnxImporter.import_function(function)
+        defaults = {name: value for name, value in body.attrs.items() if value is not None}
+        env: dict[str, Value] = {}
+        for name, value in zip(function.input, call.inputs, strict=False):
+            if value is not None:
+                env[name] = value
+        opsets = {("" if e.domain == "ai.onnx" else e.domain): int(e.version) for e in imports}
+        for index, node in enumerate(body.nodes):
+            node.name = f"{call.name}.{node.name or f'{node.op}_{index}'}"
+        self._nodes(body.nodes, env, opsets, {**defaults, **call.attributes}, depth + 1)
+        return [env.get(name) for name in function.output]
+
+    def _input(self, tensor: gs.Tensor, env: dict[str, Value]) -> Value | None:
+        if not tensor.name or tensor.name in env:
+            return env.get(tensor.name) if tensor.name else None
+        if isinstance(tensor, gs.Constant):
+            if tensor.name not in self._constants:
+                values = self._tensor(tensor)
+                trainable = values.is_floating_point() and values.numel() > 1
+                self._constants[tensor.name] = Constant(values, tensor.name, trainable)
+            return self._constants[tensor.name]
+        return None  # an optional input of the function around, left out
+
+    def _tensor(self, constant: gs.Constant) -> torch.Tensor:
+        proto = getattr(constant._values, "tensor", None)
+        if not isinstance(proto, onnx.TensorProto):
+            raise OperatorError(f"the constant {constant.name!r} is stored sparsely")
+        return tensor_from_proto(proto, constant.name or "a constant", self.source.folder)
+
+    def _output(self, name: str, env: dict[str, Value]) -> fx.Node:
+        value = env.get(name)
+        if value is None:
+            stored = next((t for t in self.source.graph.outputs if t.name == name), None)
+            value = self._input(stored, env) if stored is not None else None
+        if isinstance(value, Constant):
+            return self.emitter.stored(value)
+        if isinstance(value, Quantized):
+            raise OperatorError(
+                f"the output {name!r} holds integers that QuantizeLinear made",
+                cure="end the model with DequantizeLinear",
+            )
+        if isinstance(value, Sizes):
+            raise OpenSizeError(f"the output {name!r} is a size that depends on the batch")
+        if value is None:
+            raise ModelError(f"nothing computes the output {name!r}")
+        return value
+
+    def _blame(self, error: NeedsConstantError, env: dict[str, Value]) -> PlanishError:
+        del env
+        return error
+
+
+def _run(call: Call, found: Converter) -> list[Any]:
+    """Run a converter; one that only moves values works on quantized ones too."""
+    first = call.inputs[0] if call.inputs else None
+    if not (found.moves and isinstance(first, Quantized)):
+        made = found.convert(call)
+        return list(made) if isinstance(made, list | tuple) else [made]
+    if first.axis is not None:
+        raise call.refuse("moves integers with a scale a channel", cure="dequantize them first")
+    call.inputs[0] = first.node
+    made = found.convert(call)
+    outputs = list(made) if isinstance(made, list | tuple) else [made]
+    outputs[:1] = [Quantized(outputs[0], first.scale, first.zero_point, first.dtype)]
+    return outputs
+
+
+def _attributes(node: gs.Node, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node's attributes; inside a function some refer to the function's own."""
+    found: dict[str, Any] = {}
+    for name, value in node.attrs.items():
+        if not isinstance(value, gs.Node.AttributeRef):
+            found[name] = value
+        elif value.name in given:
+            found[name] = given[value.name]
+    return found
+
+
+def _spelled_out(call: Call) -> onnx.FunctionProto | None:
+    """Return the body that ONNX itself gives an operator in terms of others, if it does."""
+    try:
+        schema = onnx.defs.get_schema(call.operator, call.opset, call.domain)
+    except onnx.defs.SchemaError:
+        return None
+    return schema.function_body if schema.has_function else None  # type: ignore[attr-defined]
+
+
+def _unknown(call: Call) -> OperatorError:
+    place = f" of domain {call.domain!r}" if call.domain else ""
+    if any(isinstance(value, gs.Graph) for value in call.attributes.values()):
+        return call.refuse(
+            "holds a sub-graph: control flow is not supported",
+            cure="export the model without loops and branches",
+        )
+    return call.refuse(f"{place} of opset {call.opset} is not supported".strip())

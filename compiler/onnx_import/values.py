@@ -1,0 +1,72 @@
+"""What an ONNX value is while a model is imported.
+
+Each value of the ONNX graph is one of
+  - an fx node: a tensor computed from the inputs;
+  - `Constant`: a tensor that is known now. It is stored in the graph on its first use by an
+    operator that stays; operators on constants alone are computed right away (`emitter`);
+  - `Sizes`: whole numbers some of which depend on the open batch, as Shape gives them. Shape
+    arithmetic is done on them entry by entry, so that an open batch survives a Reshape;
+  - `Quantized`: integers made by QuantizeLinear or a QLinear operator, represented by the float
+    node whose values lie on the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor that is known at import.
+
+    Attributes:
+        tensor: Its values.
+        name: What to store it under: the initializer's or the node's name.
+        trainable: Whether it becomes a parameter: float initializers and what is made of them.
+    """
+
+    tensor: torch.Tensor
+    name: str = "constant"
+    trainable: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """Whole numbers (int64), some of them nodes that read the open batch.
+
+    Attributes:
+        items: The numbers, in order.
+        scalar: A tensor without axes (of one item), else one of one axis.
+    """
+
+    items: tuple[int | fx.Node, ...]
+    scalar: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A tensor of integers, represented by the real values that they stand for.
+
+    Attributes:
+        node: Float values on the grid (q - zero_point) * scale: a fake_quantize node, or a node
+            that moves the values of one.
+        scale: float32, [] or [channels].
+        zero_point: int32, of the same shape.
+        dtype: Of the integers: torch.uint8, torch.int8, ...
+        axis: The axis of the channels, or None for one scale.
+    """
+
+    node: fx.Node
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+    dtype: torch.dtype
+    axis: int | None = None
+
+
+# What operators are emitted on.
+Operand = fx.Node | Constant
+# What converters give back.
+Value = fx.Node | Constant | Sizes | Quantized
