@@ -72,7 +72,7 @@ def operator_of(case: Any) -> str:
 def run_case(case: Any, operator: str) -> Result:
     """Import one case, run it, and compare."""
     try:
-        outcomes = [_run(case.model, *data, case) for data in case.data_sets]
+        outcomes = [_run(case.model, inputs, expected, case) for inputs, expected in case.data_sets]
     except PlanishError as error:
         return Result(case.name, operator, Outcome.REFUSED, error.what)
     except Exception as error:  # noqa: BLE001  what is not planish's own is what is looked for
