@@ -148,11 +148,9 @@ def _argument(node: torch.fx.Node, place: str, index: int) -> Value:
 
 def _return(lowering: Lowering, node: torch.fx.Node, output: Value) -> None:
     """Let the kernel that makes a value write it to the user's memory, or copy it there."""
-    from .lower.movement import copy_into
+    from .lower.movement import copy_into, stored_output
 
-    if node.op == "get_attr":
-        raise OperatorError(f"output {node.name!r} is a stored tensor, not computed")
-    value = lowering.dense(node)
+    value = stored_output(lowering, node) if node.op == "get_attr" else lowering.dense(node)
     if value.place == "workspace":
         value.place, value.index = "output", output.index
         return

@@ -17,10 +17,11 @@ from tvm.tirx.buffer import buffer_data_pointer_type
 
 from planish.ir import OperatorError
 
-from .islands import export_island
+from .floats.converters import CONVERTERS, WITHOUT_BLOCKS
 from .kernels import close_kernel
-from .layout import dense_layout
+from .layout import Layout, dense_layout
 from .plan import Parameter, Plan, Value
+from .target import Target
 
 _CALL_TIR = ir.Op.get("relax.call_tir")
 
@@ -47,51 +48,55 @@ class FloatKernel:
 
 
 def lower_module(
-    module: torch.fx.GraphModule,
-    samples: tuple[torch.Tensor, ...],
-    inputs: list[Value],
-    plan: Plan,
-    label: str,
-) -> list[Value]:
-    """Append a float module's kernel calls; return the values of its results.
+    module: torch.fx.GraphModule, samples: tuple[torch.Tensor, ...], target: Target
+) -> Any:
+    """Return a float module as a Relax module whose every operator is a TensorIR function.
 
     Args:
         module: ATen, takes and returns tensors of static shapes.
         samples: Inputs of the right shapes.
+        target: What to compile for.
+    """
+    with warnings.catch_warnings():
+        # torch's own copying of its tree specifications warns of torch's own deprecations.
+        warnings.simplefilter("ignore", FutureWarning)
+        exported = torch.export.export(module.eval(), samples)
+        imported = from_exported_program(exported, custom_convert_map=CONVERTERS)
+    passes = [
+        relax.transform.DecomposeOpsForInference(),
+        relax.transform.CanonicalizeBindings(),
+        relax.transform.LegalizeOps(),
+        relax.transform.FoldConstant(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.CanonicalizeBindings(),
+        relax.transform.DeadCodeElimination(),
+    ]
+    with tvm.target.Target(target.tvm_target):
+        return ir.transform.Sequential(passes)(imported)
+
+
+def append_kernels(module: Any, inputs: list[Value], plan: Plan, label: str) -> list[Value]:
+    """Append a lowered module's kernel calls; return the values of its results.
+
+    Args:
+        module: What lower_module returned.
         inputs: Where the inputs lie.
         plan: What is filled.
         label: Whose calls they are.
 
     Raises:
-        OperatorError: TVM has no lowering for an operator.
+        OperatorError: TVM left an operator without a lowering.
     """
-    try:
-        with warnings.catch_warnings():
-            # torch's own copying of its tree specifications warns of torch's own deprecations.
-            warnings.simplefilter("ignore", FutureWarning)
-            imported = from_exported_program(export_island(module, samples))
-    except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [repr(error)]
-        raise OperatorError(
-            f"TVM can't import a float operator: {lines[0]}",
-            where=label,
-            cure="quantize it to a table, or rewrite the model without it",
-        ) from error
-    with tvm.target.Target(plan.target.tvm_target):
-        lowered = ir.transform.Sequential(
-            [
-                relax.transform.DecomposeOpsForInference(),
-                relax.transform.CanonicalizeBindings(),
-                relax.transform.LegalizeOps(),
-                relax.transform.FoldConstant(),
-                relax.transform.AnnotateTIROpPattern(),
-                relax.transform.FuseOps(),
-                relax.transform.FuseTIR(),
-                relax.transform.CanonicalizeBindings(),
-                relax.transform.DeadCodeElimination(),
-            ]
-        )(imported)
-    return _Translator(lowered, inputs, plan, label).run()
+    return _Translator(module, inputs, plan, label).run()
+
+
+@dataclass(frozen=True)
+class _Constant(Parameter):
+    """A stored tensor: where it lies in the parameter memory, and how."""
+
+    layout: Layout
 
 
 class _Translator:
@@ -129,10 +134,11 @@ class _Translator:
             where=self.label,
         )
 
-    def _constant(self, constant: Any) -> Parameter:
+    def _constant(self, constant: Any) -> _Constant:
         array = constant.value.numpy()
         name = f"{self.label}/constant{len(self.plan.tensors)}"
-        return self.plan.parameter("raw", tensor=self.plan.store(name, array))
+        parameter = self.plan.parameter("raw", tensor=self.plan.store(name, array))
+        return _Constant(parameter.offset, dense_layout(array.shape, str(array.dtype)))
 
     def _call(self, call: Any) -> Any:
         name = call.args[0]
@@ -154,16 +160,20 @@ class _Translator:
 
     def _kernel(self, name: Any) -> FloatKernel:
         if name not in self.kernels:
-            function, temporaries = _with_pointers(_lower_blocks(self.module[name]))
+            function = self.module[name]
+            if not (function.attrs and WITHOUT_BLOCKS in function.attrs):
+                function = _lower_blocks(function)
+            function, temporaries = _with_pointers(function)
             key = (name.name_hint, int(tvm_ffi.structural_hash(function)))
             self.kernels[name] = FloatKernel(function, tuple(temporaries), name.name_hint, key)
         return self.kernels[name]
 
     def _own(self, value: Any) -> Value:
-        """Return a result as a value of the workspace: constants and inputs are copied."""
+        """Return a result as a value; a constant one lies in the parameter memory."""
         if isinstance(value, Value):
             return value
-        raise OperatorError("a float result is constant", where=self.label)
+        assert isinstance(value, _Constant), value
+        return Value("constant", value.layout, "parameters", offset=value.offset, dense=True)
 
 
 def _fields(types: Any) -> list[Any]:

@@ -8,6 +8,7 @@ everything, and nothing is interpreted at run time.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,27 @@ import torch
 import torch.fx
 
 from planish.ir import Graph, OperatorError
+from planish.ir.ops import has_row, row
 
-from .lowering import is_float
+from .floats.decompositions import DECOMPOSITIONS
+from .lowering import dtype_name, is_float
+from .plan import Value
 
 if TYPE_CHECKING:
     from .lowering import Lowering
+
+
+# What torch.export, TVM's importer and its passes raise for what they don't know.
+FAILURES = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,  # TVM's own errors among them
+    TypeError,
+    ValueError,
+    NotImplementedError,
+)
 
 
 @dataclass
@@ -36,8 +53,14 @@ class Island:
     nodes: list[torch.fx.Node]
     results: list[torch.fx.Node] = field(default_factory=list)
 
-    def cut_out(self) -> tuple[torch.fx.GraphModule, list[torch.fx.Node]]:
-        """Return the run as a module of its own, and the nodes that are its inputs."""
+    def cut_out(
+        self, results: list[torch.fx.Node] | None = None
+    ) -> tuple[torch.fx.GraphModule, list[torch.fx.Node]]:
+        """Return the run as a module of its own, and the nodes that are its inputs.
+
+        Args:
+            results: What the module returns; by default all that others read.
+        """
         inside = set(self.nodes)
         root, piece = torch.nn.Module(), torch.fx.Graph()
         copied: dict[torch.fx.Node, Any] = {}
@@ -67,25 +90,80 @@ class Island:
         placeholders()
         for node in self.nodes:
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known)
-            copied[node] = piece.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
-        self.results = [n for n in self.nodes if any(user not in inside for user in n.users)]
+            target: Any = DECOMPOSITIONS.get(node.target, node.target)
+            copied[node] = piece.call_function(target, args, kwargs)
+        self.results = results or [
+            n for n in self.nodes if any(user not in inside for user in n.users)
+        ]
         piece.output(tuple(copied[n] for n in self.results))
         return torch.fx.GraphModule(root, piece), inputs
 
     def lower(self, lowering: Lowering) -> None:
-        """Append the island's kernel calls to the plan."""
-        from .float_kernels import lower_module
+        """Append the island's kernel calls to the plan.
+
+        Raises:
+            OperatorError: An operator can't be compiled; the error names the layer and operator.
+        """
+        from .float_kernels import append_kernels, lower_module
 
         module, inputs = self.cut_out()
+        try:
+            lowered = lower_module(module, self._samples(inputs), lowering.plan.target)
+        except FAILURES as error:
+            raise self._blamed(lowering, error) from error
         values = [lowering.dense(node) for node in inputs]
-        samples = tuple(
+        label = lowering.label(self.nodes[0])
+        made = append_kernels(lowered, values, lowering.plan, label)
+        for node, value in zip(self.results, made, strict=True):
+            self._check(lowering, node, value)
+            lowering.values[node] = value
+
+    @staticmethod
+    def _samples(inputs: list[torch.fx.Node]) -> tuple[torch.Tensor, ...]:
+        return tuple(
             torch.zeros([int(s) for s in node.meta["val"].shape], dtype=node.meta["val"].dtype)
             for node in inputs
         )
-        label = lowering.label(self.nodes[0])
-        made = lower_module(module, samples, values, lowering.plan, label)
-        for node, value in zip(self.results, made, strict=True):
-            lowering.values[node] = value
+
+    @staticmethod
+    def _check(lowering: Lowering, node: torch.fx.Node, value: Value) -> None:
+        """What TVM makes must be what the graph says: the next kernel counts on it."""
+        wanted = (lowering.shape(node), dtype_name(node.meta["val"].dtype))
+        if (value.layout.shape, value.layout.dtype) != wanted:
+            raise OperatorError(
+                f"TVM makes {value.layout.dtype} {list(value.layout.shape)} of {node.target}, "
+                f"not {wanted[1]} {list(wanted[0])}",
+                where=lowering.label(node),
+                cure="rewrite the model without this operator",
+            )
+
+    def _blamed(self, lowering: Lowering, error: BaseException) -> OperatorError:
+        """Return an error that names the operator: the first that can't be compiled alone."""
+        from .float_kernels import lower_module
+
+        culprit, reason = self.nodes[0], error
+        for node in self.nodes:
+            if not isinstance(node.meta.get("val"), torch.Tensor) and len(self.nodes) > 1:
+                continue  # several results: compiled with the getitem that takes one of them
+            alone = [node]
+            if node.target is operator.getitem:
+                alone = [*(n for n in node.all_input_nodes if n in self.nodes), node]
+            module, inputs = Island(self.graph, alone).cut_out(alone[-1:])
+            try:
+                lower_module(module, self._samples(inputs), lowering.plan.target)
+            except FAILURES as found:
+                culprit, reason = alone[0], found
+                break
+        lines = [line for line in str(reason).strip().splitlines() if line.strip()]
+        text = lines[0].strip() if lines else type(reason).__name__
+        if "Unsupported function type" in text:
+            text = "there is no kernel for it"
+        name = row(culprit).name if has_row(culprit.target) else str(culprit.target)
+        return OperatorError(
+            f"{name} can't be compiled as a float operator: {text}",
+            where=f"{lowering.label(culprit)} ({culprit.target})",
+            cure="rewrite the model without it, or run that part outside of planish",
+        )
 
 
 def find_islands(graph: Graph, skipped: set[torch.fx.Node]) -> dict[torch.fx.Node, Island]:
@@ -112,16 +190,3 @@ def find_islands(graph: Graph, skipped: set[torch.fx.Node]) -> dict[torch.fx.Nod
 def _is_number(node: torch.fx.Node) -> bool:
     """Whether a node computes a size, which is known by now."""
     return not isinstance(node.meta.get("val"), torch.Tensor | tuple | list)
-
-
-def export_island(module: torch.fx.GraphModule, samples: tuple[torch.Tensor, ...]) -> Any:
-    """Return the exported program of an island.
-
-    Raises:
-        OperatorError: torch.export refuses it.
-    """
-    try:
-        return torch.export.export(module.eval(), samples)
-    except (RuntimeError, TypeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise OperatorError(f"a float operator can't be exported: {first}") from error

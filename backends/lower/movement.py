@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from planish.ir.errors import OperatorError
 
 from ..kernels import Kernel
-from ..layout import Layout, loop_nest
-from ..lowering import Lowering, is_bytes
+from ..layout import Layout, dense_layout, loop_nest
+from ..lowering import Lowering, dtype_name, is_bytes
 from ..plan import Pointer, Value
 
 Offsets = NDArray[np.int64]
@@ -154,6 +154,14 @@ def emit_map(
         [*sizes, *x_steps, *y_steps, float(np.float32(numbers[0])), *numbers[1:]],
         label,
     )
+
+
+def stored_output(lowering: Lowering, node: torch.fx.Node) -> Value:
+    """Return a stored tensor, row-major in its own dtype, in the parameter memory."""
+    parameter = lowering.plan.parameter("raw", tensor=lowering.stored(node))
+    dtype = dtype_name(node.meta["val"].dtype)
+    layout = dense_layout(lowering.shape(node), dtype)
+    return Value(node.name, layout, "parameters", offset=parameter.offset, dense=True)
 
 
 def copy_into(lowering: Lowering, source: Value, target: Value, label: str) -> None:

@@ -1,0 +1,5 @@
+"""What TVM's importer of exported programs needs for the float operators of the table.
+
+`decompositions` says operators in simpler ones, in torch, before a float island is exported;
+`converters` says others as Relax calls or as loops of our own, which `loops` has.
+"""

@@ -1,0 +1,161 @@
+"""Converters of ATen operators to Relax, beside those of TVM's importer.
+
+A converter takes an fx node and the importer (whose `env` has the Relax values of other nodes), and
+returns the Relax value of the node. TVM finds them by the operator's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.fx
+from tvm import relax as _relax
+
+from planish.ir.ops import arguments
+
+from .loops import build_running, build_scatter, build_sort
+
+# TVM's annotations ask for more exact types than it takes.
+relax: Any = _relax
+
+# Marks a function that is plain loops already.
+WITHOUT_BLOCKS = "planish.without_blocks"
+Converter = Callable[[torch.fx.Node, Any], Any]
+
+
+def _known(node: torch.fx.Node, importer: Any) -> dict[str, Any]:
+    """Return a node's arguments by name, tensors as Relax values."""
+
+    def value(argument: Any) -> Any:
+        return importer.env[argument] if isinstance(argument, torch.fx.Node) else argument
+
+    return {name: value(argument) for name, argument in arguments(node).items()}
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in value.ty.shape)
+
+
+def _axis(value: Any, dim: int) -> int:
+    return dim + len(_shape(value)) if dim < 0 else dim
+
+
+def _call(importer: Any, function: Any, name: str, inputs: list[Any], outputs: list[Any]) -> Any:
+    builder = importer.block_builder
+    known = builder.add_func(function.with_attr(WITHOUT_BLOCKS, 1), name)
+    call = relax.call_tir(known, inputs, outputs if len(outputs) > 1 else outputs[0])
+    return builder.emit(call)
+
+
+def _type(shape: tuple[int, ...], dtype: str) -> Any:
+    return relax.TensorType(shape, dtype)
+
+
+def _running(product: bool) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        x = known["self"]
+        wanted = str(node.meta["val"].dtype).removeprefix("torch.")
+        if str(x.ty.dtype) != wanted:
+            x = importer.block_builder.emit(relax.op.astype(x, wanted))
+        shape = _shape(x)
+        if not shape:
+            return x
+        function = build_running(shape, wanted, _axis(x, known["dim"]), product)
+        return _call(importer, function, "running", [x], [_type(shape, wanted)])
+
+    return convert
+
+
+def _sorted(importer: Any, x: Any, dim: int, kept: int | None, *, descending: bool) -> Any:
+    shape, dtype, axis = _shape(x), str(x.ty.dtype), _axis(x, dim)
+    if dtype == "bool":
+        raise NotImplementedError("sorting truth values")
+    kept = shape[axis] if kept is None else kept
+    result = (*shape[:axis], kept, *shape[axis + 1 :])
+    function = build_sort(shape, dtype, axis, kept, descending)
+    return _call(importer, function, "sort", [x], [_type(result, dtype), _type(result, "int64")])
+
+
+def _sort(node: torch.fx.Node, importer: Any) -> Any:
+    known = _known(node, importer)
+    descending = bool(known["descending"])
+    return _sorted(importer, known["self"], known["dim"], None, descending=descending)
+
+
+def _argsort(node: torch.fx.Node, importer: Any) -> Any:
+    return importer.block_builder.emit(relax.TupleGetItem(_sort(node, importer), 1))
+
+
+def _topk(node: torch.fx.Node, importer: Any) -> Any:
+    known = _known(node, importer)
+    largest = bool(known["largest"])
+    return _sorted(importer, known["self"], known["dim"], int(known["k"]), descending=largest)
+
+
+def _scatter(reduction: str) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        x, index = known["self"], known["index"]
+        kind = known["reduce"] if reduction == "named" else reduction
+        kind = {"mean": "", "add": "sum", "multiply": "prod"}.get(kind, kind)
+        if not kind or known.get("include_self") is False:
+            raise NotImplementedError("scatter_reduce by means, or without the values before it")
+        updates = known["src"] if "src" in known else known["value"]
+        if not hasattr(updates, "ty"):
+            filler = relax.const(updates, str(x.ty.dtype))
+            updates = importer.block_builder.emit(
+                relax.op.full(_shape(index), filler, str(x.ty.dtype))
+            )
+        shape, dtype = _shape(x), str(x.ty.dtype)
+        axis = _axis(x, known["dim"])
+        function = build_scatter(shape, dtype, _shape(index), _shape(updates), axis, kind)
+        out = [_type(shape, dtype)]
+        return _call(importer, function, "scatter", [x, index, updates], out)
+
+    return convert
+
+
+def _extreme(operator: Any) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        axes = known["dim"]
+        axes = [axes] if isinstance(axes, int) else list(axes or ())
+        return importer.block_builder.emit(
+            operator(known["self"], axes or None, bool(known["keepdim"]))
+        )
+
+    return convert
+
+
+def _take(table: str, axis: str | None, index: str) -> Converter:
+    """Rows picked by an index; one that lies outside reads the nearest row."""
+
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        along = _axis(known[table], known[axis]) if axis else 0
+        taken = relax.op.take(known[table], known[index], along, mode="clip")
+        return importer.block_builder.emit(taken)
+
+    return convert
+
+
+CONVERTERS: dict[str, Converter] = {
+    "cumsum.default": _running(product=False),
+    "cumprod.default": _running(product=True),
+    "sort.default": _sort,
+    "sort.stable": _sort,
+    "argsort.default": _argsort,
+    "topk.default": _topk,
+    "scatter.src": _scatter("set"),
+    "scatter.value": _scatter("set"),
+    "scatter.reduce": _scatter("named"),
+    "scatter_add.default": _scatter("sum"),
+    "scatter_reduce.two": _scatter("named"),
+    "amax.default": _extreme(relax.op.max),
+    "amin.default": _extreme(relax.op.min),
+    "prod.dim_int": _extreme(relax.op.prod),
+    "index_select.default": _take("self", "dim", "index"),
+    "embedding.default": _take("weight", None, "indices"),
+}
