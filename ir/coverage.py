@@ -9,13 +9,15 @@ import torch
 from torch import fx
 
 from .level import Level
-from .ops import Quantization, has_row, is_overload, node_macs, row
+from .ops import Quantization, has_row, is_overload, node_macs, quantization, row
 from .printer import operator_label
 
 if TYPE_CHECKING:
     from .graph import Graph
 
 _BYTES = (torch.uint8, torch.int8)
+# Sums of int8 products in int32; only their result is a real number.
+_REAL_RESULTS = ("conv2d_dq", "linear_dq", "matmul_dq")
 _QUANTIZING = ("insert-qdq", "lower-to-integer")
 
 
@@ -93,10 +95,19 @@ def _runs_in_float(graph: Graph, node: fx.Node) -> str | None:
     value = node.meta["val"]
     if isinstance(value, torch.Tensor) and value.dtype in _BYTES:
         return None
-    if not is_overload(node.target):
+    if not is_overload(node.target) or not _is_real(value):
         return None
     if not has_row(node.target):
         return "the operator table has no row for it"
-    if row(node).quantization is Quantization.FLOAT:
+    if row(node).name in _REAL_RESULTS:
+        return None
+    if quantization(node) is Quantization.FLOAT:
         return f"{row(node).name} has no integer form"
     return "its inputs or outputs are not quantized"
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a value, or any of several, is of floating point: indices and masks are no float."""
+    if isinstance(value, tuple | list):
+        return any(_is_real(item) for item in value)
+    return isinstance(value, torch.Tensor) and value.dtype.is_floating_point

@@ -28,6 +28,7 @@ class Canonicalize(Pass):
     Checks:
         An operator that has no row in the operator table is an OperatorError that names it.
         An in-place operator on a view of another value is an OperatorError.
+        A model that another tool quantized keeps its fake-quantize nodes: its graph is quantized.
 
     Source:
         planish's own; the closed set is `planish.ir.ops`.
@@ -48,5 +49,6 @@ class Canonicalize(Pass):
         graph.prune_dead().infer()
         for node in graph.calls:
             row(node)  # an operator without a row is an error here, with the user's line
-        graph.level = Level.CANONICAL
+        quantized = any(row(node).name == "fake_quantize" for node in graph.calls)
+        graph.level = Level.QUANTIZED if quantized else Level.CANONICAL
         return PassResult(graph, graph.fingerprint() != before)

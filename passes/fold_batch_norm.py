@@ -30,11 +30,14 @@ class FoldBatchNorm(Pass):
         %n = batch_norm(%x, ...); %c = conv2d(%n, @w, @b, ...)  ->  %c = conv2d(%x, @w', @b', ...)
         with w' = w * s, b' = beta + (b - mean) * s, s = gamma / sqrt(var + eps) in the first case;
         the same for linear, depthwise and grouped convolution.
+        %n = batch_norm(%x, ...) of images, elsewhere  ->  %n = conv2d(%x, @s, @t, groups=channels)
+        a depthwise 1x1 convolution, exact in float64, that integer kernels know.
 
     Checks (each leaves the batch norm, with the reason):
-        training mode, or no running statistics; the layer's result is read elsewhere; the weight is
-        shared; neither neighbour is a convolution or linear layer; in front of a convolution that
-        pads, since its zeros would not pass through the shift.
+        training mode, or no running statistics; other axes than images' where the layer's result is
+        read elsewhere, the weight is shared, or neither neighbour is a convolution or linear layer.
+        In front of a convolution that pads, whose zeros would not pass through the shift, a batch
+        norm becomes a convolution of its own.
 
     Source:
         Jacob et al. 2018, section 3.2 and equation 14.
@@ -49,18 +52,23 @@ class FoldBatchNorm(Pass):
         """Fold every batch norm that can be, backwards before forwards."""
         del context
         refused: list[Refused] = []
-        folded = 0
+        folded = kept = 0
         for node in graph.calls:
             if node.target is not aten.batch_norm.default:
                 continue
             reason = _fold(graph, node)
             if reason is None:
                 folded += 1
+            elif _is_settled(node) and len(graph.shape(node)) == 4:
+                _become_convolution(graph, node)
+                kept += 1
             else:
                 refused.append(Refused(get_origin(node).name, reason))
-        if folded:
+        changed = folded + kept > 0
+        if changed:
             graph.prune_dead().infer()
-        return PassResult(graph, folded > 0, tuple(refused), {"folded": folded})
+        notes = {"folded": folded, "convolutions": kept}
+        return PassResult(graph, changed, tuple(refused), notes)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,41 @@ def _fold(graph: Graph, norm: fx.Node) -> str | None:
             _fold_into_outputs(graph, before, norm, affine)
         return reason
     return _try_forwards(graph, norm, affine, before)
+
+
+def _is_settled(norm: fx.Node) -> bool:
+    """Whether a batch norm is a fixed function of each value."""
+    values = arguments(norm)
+    return values["running_mean"] is not None and not values["training"]
+
+
+def _become_convolution(graph: Graph, norm: fx.Node) -> None:
+    """Spell a batch norm as a depthwise 1x1 convolution."""
+    values = arguments(norm)
+    affine = _affine(graph, values)
+    channels = affine.scale.numel()
+    weight = _take_over(graph, norm, "weight", affine.scale.view(channels, 1, 1, 1))
+    bias = _take_over(graph, norm, "bias", affine.shift)
+    with graph.fx.inserting_before(norm):
+        new = graph.fx.call_function(
+            aten.conv2d.default,
+            (values["input"], weight, bias, [1, 1], [0, 0], [1, 1], channels),
+        )
+    new.meta.update(norm.meta)
+    norm.replace_all_uses_with(new)
+    graph.fx.erase_node(norm)
+
+
+def _take_over(graph: Graph, norm: fx.Node, role: str, value: torch.Tensor) -> fx.Node:
+    """Store a tensor in the place of the batch norm's own, or under a free name."""
+    operand = arguments(norm)[role]
+    name = stored(operand)
+    trainable = name is None or graph.attribute(name).requires_grad
+    if name is not None and _readers(graph, name) == [norm]:
+        graph.set_attribute(name, value.float(), trainable=trainable)
+        return operand
+    prefix = get_origin(norm).name
+    return graph.insert_tensor(f"{prefix}.{role}", value.float(), norm, trainable=trainable)
 
 
 def _try_forwards(graph: Graph, norm: fx.Node, affine: _Affine, before: fx.Node) -> str | None:
@@ -126,15 +169,14 @@ def _shared(graph: Graph, layer: fx.Node) -> str | None:
         name = stored(operand)
         if name is None:
             return f"the {role} of {get_origin(layer).name} is computed, not stored"
-        readers = [
-            user
-            for node in graph.nodes
-            if node.op == "get_attr" and node.target == name
-            for user in node.users
-        ]
-        if readers != [layer]:
+        if _readers(graph, name) != [layer]:
             return f"the {role} of {get_origin(layer).name} is shared with another layer"
     return None
+
+
+def _readers(graph: Graph, name: str) -> list[fx.Node]:
+    """Return the nodes that read a stored tensor."""
+    return [user for node in graph.nodes if stored(node) == name for user in node.users]
 
 
 def _affine(graph: Graph, values: dict[str, Any]) -> _Affine:

@@ -8,6 +8,7 @@ from torch import nn
 
 from planish import capture
 from planish.ir import Graph, verify
+from planish.ir.ops import arguments
 from planish.passes import Context, FoldBatchNorm
 
 
@@ -88,14 +89,37 @@ class Computed(nn.Module):
         return self.bn(torch.conv2d(x, torch.tanh(self.weight)))
 
 
+CONVOLUTIONS = {
+    "read elsewhere": Forked(),
+    "shared weight": Shared(),
+    "computed weight": Computed(),
+    "in front of padding": nn.Sequential(norm(3), nn.Conv2d(3, 4, 3, padding=1)),
+    "between activations": nn.Sequential(nn.ReLU(), norm(3), nn.ReLU()),
+    "without weight and bias": nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3, affine=False)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_batch_norm_of_images_elsewhere_becomes_a_depthwise_convolution(name: str) -> None:
+    model = CONVOLUTIONS[name]
+    graph, reasons = fold(model, 3, 6, 6)
+    assert reasons == []
+    assert "batch_norm" not in graph.text()
+    convolutions = [n for n in graph.calls if n.target is torch.ops.aten.conv2d.default]
+    assert [arguments(n)["groups"] for n in convolutions].count(3) == 1
+    assert not FoldBatchNorm().run(graph, Context()).changed
+
+
+def lines(*layers: nn.Module) -> tuple[nn.Module, tuple[int, ...]]:
+    """Layers on [n, 3]: no images."""
+    return nn.Sequential(*layers), (2, 3)
+
+
 REFUSED = {
-    "is also read by add": Forked(),
-    "the weight of conv_1 is shared": Shared(),
-    "is computed, not stored": Computed(),
-    "pads with zeros": nn.Sequential(norm(3), nn.Conv2d(3, 4, 3, padding=1)),
-    "it follows relu, and no single": nn.Sequential(nn.ReLU(), norm(3), nn.ReLU()),
-    "has no running statistics": nn.Sequential(
-        nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)
+    "it follows relu, and no single": lines(nn.ReLU(), norm(3, flat=True), nn.ReLU()),
+    "has no running statistics": (
+        nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)),
+        (2, 3, 6, 6),
     ),
 }
 
@@ -103,8 +127,8 @@ REFUSED = {
 @pytest.mark.parametrize("reason", REFUSED)
 def test_refuses(reason: str) -> None:
     torch.manual_seed(0)
-    model = REFUSED[reason].eval()
-    graph = capture(model, torch.zeros(2, 3, 6, 6))
+    model, shape = REFUSED[reason]
+    graph = capture(model.eval(), torch.zeros(*shape))
     result = FoldBatchNorm().run(graph.copy(), Context())
     assert [reason in refusal.reason for refusal in result.refused] == [True]
     assert not result.changed
