@@ -11,10 +11,19 @@ from planish.ir.errors import PassError
 from planish.ir.graph import Graph
 
 from .arithmetic import ARITHMETIC_RULES
+from .attention import ATTENTION_RULES
 from .constants import fold_constants
+from .convolution import CONVOLUTION_RULES
 from .creation import CREATION_RULES
 from .in_place import replace_in_place
+from .indexing import INDEXING_RULES
 from .movement import MOVEMENT_RULES
+from .normalization import NORMALIZATION_RULES
+from .one_dimensional import ONE_DIMENSIONAL_RULES
+from .patterns import PATTERN_RULES
+from .pooling import POOLING_RULES
+from .products import PRODUCT_RULES
+from .recurrent import RECURRENT_RULES
 from .rewriting import TARGETS, Rule
 from .shapes import SHAPE_RULES
 from .spelling import SPELLING_RULES
@@ -22,9 +31,18 @@ from .spelling import SPELLING_RULES
 RULES: tuple[Rule, ...] = (
     *SPELLING_RULES,
     *CREATION_RULES,
+    *PATTERN_RULES,
+    *RECURRENT_RULES,
+    *ATTENTION_RULES,
+    *NORMALIZATION_RULES,
+    *ONE_DIMENSIONAL_RULES,
+    *CONVOLUTION_RULES,
+    *POOLING_RULES,
     *ARITHMETIC_RULES,
+    *PRODUCT_RULES,
     *SHAPE_RULES,
     *MOVEMENT_RULES,
+    *INDEXING_RULES,
 )
 
 # Each sweep must bring the graph closer to the canonical form; no model needs a tenth of these.

@@ -40,8 +40,8 @@ def spell_filled(graph: Graph, node: fx.Node) -> bool:
     made: Any = _MADE[node.target]
     value = values[made] if isinstance(made, str) else made
     sizes = graph.shape(node)
-    if isinstance(value, fx.Node) or None not in sizes:
-        return False  # without an open size it is folded as a constant
+    if isinstance(value, fx.Node):
+        return False
     spelled = values.get("size")
     rewriter = Rewriter(graph, node)
     if spelled is None:
@@ -53,7 +53,10 @@ def spell_filled(graph: Graph, node: fx.Node) -> bool:
     small = [1 if size is None else size for size in sizes]
     stored = torch.full(small, value, dtype=graph.dtype(node))
     constant = rewriter.store(tensor_name(node, "value"), stored)
-    rewriter.finish(aten.expand.default, constant, list(spelled))
+    if None in sizes:
+        rewriter.finish(aten.expand.default, constant, list(spelled))
+    else:
+        rewriter.become(constant)
     return True
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import fx
 
 from planish.ir.graph import Graph
-from planish.ir.ops import arguments, is_overload, pair, set_argument
+from planish.ir.ops import arguments, is_overload, pair
 
-from .rewriting import forward, replace_with
+from .rewriting import Rewriter, forward, looks_at, rank, replace_with
 
 aten = torch.ops.aten
 
@@ -21,19 +21,32 @@ _IDENTITIES = (
     aten.clone.default,
     aten.lift_fresh_copy.default,
     aten.positive.default,
+    aten.lift_fresh.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+)
+_CASTS = (
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten.to.device,
+    aten.to.other,
+    aten._to_copy.default,
+    aten.type_as.default,
 )
 
 
+@looks_at(*_IDENTITIES, *_CASTS)
 def drop_identity(graph: Graph, node: fx.Node) -> bool:
-    """contiguous, clone, detach, alias, a cast to the same dtype, a pool of one window: nothing."""
+    """contiguous, clone, detach, alias, a cast to the same dtype: nothing; casts -> to.dtype."""
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node):
         return False
-    same_cast = node.target in (aten.to.dtype, aten._to_copy.default) and graph.dtype(
-        node
-    ) == graph.dtype(source)
-    if node.target not in _IDENTITIES and not same_cast:
-        return False
+    if node.target in _CASTS and graph.dtype(node) != graph.dtype(source):
+        if node.target is aten.to.dtype and len(node.args) == 2 and not node.kwargs:
+            return False
+        replace_with(graph, node, aten.to.dtype, (source, graph.dtype(node)))
+        return True
     forward(graph, node, source)
     return True
 
@@ -67,35 +80,47 @@ def spell_clamp(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
-def spell_convolution(graph: Graph, node: fx.Node) -> bool:
-    """convolution and conv2d with a padding word -> conv2d with numbers."""
-    if not is_overload(node.target):
-        return False
+@looks_at(
+    aten.threshold.default,
+    aten.glu.default,
+    aten.prelu.default,
+    aten._prelu_kernel.default,
+    aten.rrelu.default,
+)
+def spell_activation(graph: Graph, node: fx.Node) -> bool:
+    """threshold(x, 0, 0) -> relu; glu, prelu and rrelu -> what they are made of."""
     values = arguments(node)
-    if node.target is aten.convolution.default:
-        planar = len(graph.shape(node)) == 4 and not values["transposed"]
-        padding = list(values["padding"])
-    elif node.target is aten.conv2d.padding:
-        numbers = _same_padding(values)
-        planar, padding = numbers is not None, numbers or [0, 0]
+    x: Any = values["self"]
+    rewriter = Rewriter(graph, node)
+    if node.target is aten.threshold.default:
+        if (values["threshold"], values["value"]) != (0, 0):
+            return False
+        rewriter.finish(aten.relu.default, x)
+    elif node.target is aten.rrelu.default:
+        rewriter.finish(aten.leaky_relu.default, x, (values["lower"] + values["upper"]) / 2)
+    elif node.target is aten.glu.default:
+        first, second = (
+            rewriter.call(aten.slice.Tensor, x, *piece)
+            for piece in _halves(graph, x, values["dim"])
+        )
+        gate = rewriter.call(aten.sigmoid.default, second)
+        rewriter.finish(aten.mul.Tensor, first, gate)
     else:
-        return False
-    if not planar:
-        return False
-    operands = (values["input"], values["weight"], values["bias"])
-    sizes = (list(values["stride"]), padding, list(values["dilation"]), values["groups"])
-    replace_with(graph, node, aten.conv2d.default, (*operands, *sizes))
+        slope = values["weight"]
+        if rank(x) > 2 and graph.shape(slope) != (1,) and rank(slope) == 1:
+            sizes = [1, -1, *[1] * (rank(x) - 2)]
+            slope = rewriter.call(aten.reshape.default, slope, sizes)
+        below = rewriter.call(aten.clamp.default, x, None, 0.0)
+        steep = rewriter.call(aten.mul.Tensor, below, slope)
+        rewriter.finish(aten.add.Tensor, rewriter.call(aten.relu.default, x), steep)
     return True
 
 
-def _same_padding(values: dict[str, Any]) -> list[int] | None:
-    """Return the numbers behind "valid" or "same", or None where "same" is lopsided."""
-    if values["padding"] == "valid":
-        return [0, 0]
-    kernel = values["weight"].meta["val"].shape[2:]
-    dilation = pair(values["dilation"])
-    totals = [dilation[axis] * (int(kernel[axis]) - 1) for axis in range(2)]
-    return None if any(total % 2 for total in totals) else [total // 2 for total in totals]
+def _halves(graph: Graph, x: fx.Node, axis: int) -> list[tuple[int, int, int, int]]:
+    axis %= rank(x)
+    size = graph.shape(x)[axis]
+    assert size is not None
+    return [(axis, 0, size // 2, 1), (axis, size // 2, size, 1)]
 
 
 # Arguments that are written out in full, and those among them that are pairs.
@@ -106,6 +131,8 @@ _WRITTEN: dict[Any, tuple[str, ...]] = {
     aten.adaptive_avg_pool2d.default: ("output_size",),
     aten.batch_norm.default: (),
     aten.linear.default: (),
+    aten.leaky_relu.default: (),
+    aten.elu.default: (),
     aten.flatten.using_ints: (),
     aten.clamp.default: (),
 }
@@ -130,62 +157,13 @@ def write_defaults(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
-def spell_linear(graph: Graph, node: fx.Node) -> bool:
-    """addmm(b, x, t(w)), mm(x, t(w)) and matmul(x, t(w)), w stored -> linear(x, w, b)."""
-    if node.target is aten.addmm.default:
-        bias, x, transposed = node.args[:3]
-        if node.kwargs or not isinstance(bias, fx.Node) or bias.op != "get_attr":
-            return False
-    elif node.target in (aten.mm.default, aten.matmul.default):
-        (x, transposed), bias = node.args, None
-    else:
+@looks_at(aten.gelu.default)
+def write_gelu(graph: Graph, node: fx.Node) -> bool:
+    """The usual form has no argument; the one by tanh says so."""
+    del graph
+    if node.kwargs != {"approximate": "none"}:
         return False
-    weight = _transposed_weight(transposed)
-    if weight is None:
-        return False
-    replace_with(graph, node, aten.linear.default, (x, weight, bias))
-    return True
-
-
-def _transposed_weight(node: Any) -> fx.Node | None:
-    """Return w if `node` is the transpose of a stored matrix w."""
-    if not isinstance(node, fx.Node) or node.op != "call_function":
-        return None
-    is_transpose = node.target is aten.t.default or (
-        node.target is aten.permute.default and list(node.args[1]) == [1, 0]  # type: ignore[arg-type]
-    )
-    source = node.args[0]
-    stored = isinstance(source, fx.Node) and source.op == "get_attr"
-    return source if is_transpose and stored else None  # type: ignore[return-value]
-
-
-def spell_pad(graph: Graph, node: fx.Node) -> bool:
-    """pad in constant mode -> constant_pad_nd."""
-    if node.target is not aten.pad.default:
-        return False
-    values = arguments(node)
-    if values["mode"] != "constant":
-        return False
-    fill = 0.0 if values["value"] is None else values["value"]
-    replace_with(graph, node, aten.constant_pad_nd.default, (node.args[0], values["pad"], fill))
-    return True
-
-
-def merge_pad(graph: Graph, node: fx.Node) -> bool:
-    """conv2d(constant_pad_nd(x, zeros, the same on both sides)) -> conv2d(x), padded by itself."""
-    source = node.args[0] if node.args else None
-    if node.target is not aten.conv2d.default or not isinstance(source, fx.Node):
-        return False
-    if source.target is not aten.constant_pad_nd.default:
-        return False
-    amounts = arguments(source)
-    left, right, top, bottom = (*amounts["pad"], 0, 0, 0, 0)[:4]
-    even = left == right >= 0 and top == bottom >= 0 and not any(amounts["pad"][4:])
-    if not even or amounts["value"] != 0 or len(graph.shape(source)) != 4:
-        return False
-    vertical, horizontal = pair(arguments(node)["padding"])
-    set_argument(node, "padding", [vertical + top, horizontal + left])
-    node.update_arg(0, source.args[0])
+    node.kwargs = {}
     return True
 
 
@@ -193,9 +171,7 @@ SPELLING_RULES = (
     drop_identity,
     drop_assertion,
     spell_clamp,
-    spell_convolution,
-    spell_linear,
-    spell_pad,
-    merge_pad,
+    spell_activation,
+    write_gelu,
     write_defaults,
 )
