@@ -38,6 +38,7 @@ OPERATORS: dict[Any, str] = {
     _planish.add_i8.default: "elementwise:add",
     _planish.mul_i8.default: "elementwise:mul",
     _planish.matmul_i8.default: "matmul:matmul",
+    _planish.matmul_dq.default: "matmul:matmul",
     _planish.softmax_i8.default: "normalization:softmax",
     _planish.layer_norm_i8.default: "normalization:layer_norm",
     _planish.mean_i8.default: "normalization:mean",

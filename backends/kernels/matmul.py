@@ -149,6 +149,8 @@ def build(
     vectors: int,
     rows: int,
     row_terms: bool = False,
+    real: bool = False,
+    partial: bool = False,
     parallel: bool = False,
 ) -> Any:
     """Multiply a by packed b, and requantize.
@@ -159,12 +161,21 @@ def build(
         vectors: Vectors of columns in a block.
         rows: Rows of a tile; the last tile of a matrix starts early instead of being short.
         row_terms: Whether accumulators start at a term of their row too.
+        real: Write `float32(accumulator) * multiplier` instead (matmul_dq).
+        partial: The last block of a row stores only its own columns (rows without padding).
         parallel: Share the tasks between threads.
     """
     dot = INSTRUCTIONS[instruction]
     group, storage, packed = dot.group, dot.storage, dot.weight
     width = lanes * vectors
+    result = "float32" if real else storage
     loop = T.parallel if parallel else T.serial
+
+    def finished(accumulator: Any, multiplier: Any, lo: Any, hi: Any, zero_point: Any) -> Any:
+        factors = T.broadcast(multiplier, lanes)
+        if real:
+            return T.Cast(f"float32x{lanes}", accumulator) * factors
+        return requantize(accumulator, factors, lo, hi, zero_point, lanes)
 
     @T.prim_func(private=True)
     def kernel(
@@ -172,12 +183,13 @@ def build(
         b: T.handle(packed),
         column_terms: T.handle("int32"),
         terms: T.handle("int32"),
-        y: T.handle(storage),
+        y: T.handle(result),
         matrix_table: T.handle("int32"),
         n_matrices: T.int32,
         n_chunks: T.int32,
         chunk_tiles: T.int32,
         n_blocks: T.int32,
+        columns: T.int32,
         n_rows: T.int32,
         steps: T.int32,
         a_row: T.int32,
@@ -192,7 +204,7 @@ def build(
         B = T.decl_buffer((ANY,), packed, data=b)
         C = T.decl_buffer((ANY,), "int32", data=column_terms)
         R = T.decl_buffer((ANY,), "int32", data=terms)
-        Y = T.decl_buffer((ANY,), storage, data=y)
+        Y = T.decl_buffer((ANY,), result, data=y)
         # Of each product: the offsets of a and y, and the numbers of its matrices a and b.
         matrix = T.decl_buffer((ANY,), "int32", data=matrix_table)
         for task in loop(n_matrices * n_chunks * n_blocks):
@@ -244,16 +256,26 @@ def build(
                             )
                 for p in T.unroll(rows):
                     for v in T.unroll(vectors):
-                        Y[T.ramp(y_first + (first + p) * y_row + v * lanes, 1, lanes)] = T.Cast(
-                            f"{storage}x{lanes}",
-                            requantize(
+                        y_at: T.let[T.int32] = y_first + (first + p) * y_row + v * lanes
+                        own: T.let[T.int32] = columns - block * width - v * lanes
+                        values = T.alloc_buffer((lanes,), result)
+                        values[T.ramp(0, 1, lanes)] = T.Cast(
+                            f"{result}x{lanes}",
+                            finished(
                                 accumulator[T.ramp((p * vectors + v) * lanes, 1, lanes)],
-                                T.broadcast(multiplier, lanes),
+                                multiplier,
                                 lo,
                                 hi,
                                 zero_point,
-                                lanes,
                             ),
                         )
+                        if partial:
+                            if own >= lanes:
+                                Y[T.ramp(y_at, 1, lanes)] = values[T.ramp(0, 1, lanes)]
+                            else:
+                                for c in T.serial(T.max(own, 0)):
+                                    Y[y_at + c] = values[c]
+                        else:
+                            Y[T.ramp(y_at, 1, lanes)] = values[T.ramp(0, 1, lanes)]
 
     return kernel

@@ -1,4 +1,4 @@
-"""matmul_i8: b is packed, then multiplied; the leading axes broadcast without a copy."""
+"""matmul_i8 and matmul_dq: b is packed, then multiplied; leading axes broadcast without a copy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ..lowering import Lowering
 from ..plan import Parameter, Plan, Value
 from .dot_product import CHUNK_BYTES, PARALLEL_MACS, Blocks, choose_pixels
 
+_matmul_dq = torch.ops.planish.matmul_dq.default
 _permute = torch.ops.aten.permute.default
 
 
 def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
-    """Lower matmul_i8."""
+    """Lower matmul_i8, and matmul_dq, whose result is dense float32."""
     values = arguments(node)
     plan, label = lowering.plan, lowering.label(node)
     a = lowering.row_major(values["a"])
@@ -29,7 +30,12 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
     *_, n_rows, depth = a.layout.shape
     columns = b.layout.shape[-1]
     blocks = _choose_blocks(columns, plan)
-    y = lowering.new_integer(node, _result_layout(lowering, node, blocks.width))
+    real = node.target is _matmul_dq
+    y = (
+        lowering.new_dense(node)
+        if real
+        else lowering.new_integer(node, _result_layout(lowering, node, blocks.width))
+    )
     batch = y.layout.shape[:-2]
     parallel = plan.parallel(prod(y.layout.shape) * depth, PARALLEL_MACS)
     a_zero, b_zero = (int(values[f"{s}_zero_point"]) + v.shift for s, v in (("a", a), ("b", b)))
@@ -48,8 +54,8 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
     chunk_tiles = -(-tiles // chunks)
     maps = [_seen_from(layout, batch) for layout in (a.layout, y.layout)]
     maps += [_seen_from(_numbered(v.layout), batch) for v in (a, b)]
-    lo, hi = lowering.fusion.bounds(node)
-    zero_point = int(values["y_zero_point"])
+    lo, hi = (0, 0) if real else lowering.fusion.bounds(node)
+    zero_point = int(values.get("y_zero_point", 0))
     plan.call(
         Kernel.of(
             "matmul",
@@ -58,6 +64,8 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
             vectors=blocks.vectors,
             rows=rows,
             row_terms=row_terms is not None,
+            real=real,
+            partial=real and columns % blocks.width != 0,
             parallel=parallel,
         ),
         [a, packed, column_terms, row_terms or column_terms, y, _offsets(plan, batch, maps)],
@@ -66,6 +74,7 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
             -(-tiles // chunk_tiles),
             chunk_tiles,
             n_blocks,
+            columns,
             n_rows,
             -(-depth // INSTRUCTIONS[plan.target.instruction].group),
             a.layout.steps[-2],

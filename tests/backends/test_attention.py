@@ -93,7 +93,8 @@ def matrices(b: Builder) -> list[fx.Node]:
     multiplier = [1e-2, 1e-3, 1e-5][b.integer(0, 2)] * (0.1 + b.integer(0, 9))
     zeros = [zero_point(b, kind) for kind in kinds]
     zero, lo, hi = b.bounds(to)
-    return [b.call(planish.matmul_i8.default, a, c, multiplier, *zeros, zero, lo, hi, to)]
+    real = b.call(planish.matmul_dq.default, a, c, multiplier, *zeros)
+    return [b.call(planish.matmul_i8.default, a, c, multiplier, *zeros, zero, lo, hi, to), real]
 
 
 def softmaxes(b: Builder) -> list[fx.Node]:
@@ -135,6 +136,19 @@ def means(b: Builder) -> list[fx.Node]:
     zero, lo, hi = b.bounds(to)
     rest = (multiplier, zero_point(b, kind), zero, lo, hi, to)
     return [b.call(planish.mean_i8.default, x, axes, bool(b.integer(0, 1)), *rest)]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_products_wrap_as_the_reference_does(builder: Builder, target: str) -> None:
+    b = builder(5)
+    a = b.stored(torch.full((3, 40001), 255, dtype=torch.uint8))
+    c = b.stored(torch.full((40001, 2), 255, dtype=torch.uint8))
+    x = b.input(torch.uint8, (40001, 2))
+    zeros = [(0, 0), (0, 255), (255, 0), (9, 100)]
+    graph = b.finish(
+        *[b.call(planish.matmul_dq.default, a, y, 1.0, *zero) for zero in zeros for y in (c, x)]
+    )
+    assert_equal(graph, target, 0, builder)
 
 
 CASES: dict[str, tuple[Case, int]] = {
