@@ -15,7 +15,7 @@ from planish.ir.calling import Structure
 from planish.ir.errors import ModelError, OptionError
 from planish.ir.graph import Graph
 from planish.ir.level import Level
-from planish.ir.ops import is_overload, row
+from planish.ir.ops import activations, is_overload, row
 
 from .call import Call
 from .quantization import Quantizer
@@ -90,12 +90,16 @@ class Exporter:
             return
         if not is_overload(node.target):
             return  # arithmetic on sizes: `Writer.size` writes it where it is used
+        if self.quantizer.is_redundant(node):
+            self.writer.values[node] = self.value(activations(node)[0])
+            return
         since = len(self.writer.nodes)
         call = Call(self, node)
         if row(node).name == "fake_quantize":
             made = self.quantizer.fake_quantize(call)
         else:
             made = emitter(node)(call)
+            self.writer.name_maker(made if isinstance(made, str) else made[0], node)
         if isinstance(made, str) and len(self.writer.nodes) > since:
             named = self.writer.unique(node.name)
             self.writer.rename(made, named, since)

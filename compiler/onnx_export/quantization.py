@@ -70,6 +70,31 @@ class Quantizer:
             value = self._clip(call, value)
         return self._pair(call, value, call.node)
 
+    def is_redundant(self, node: fx.Node) -> bool:
+        """Whether a clamp is only read by quantizers whose range clamps at least as much.
+
+        A relu before an unsigned quantization without zero point is the standard case. Runtimes
+        look for the pair right behind the layer, so the clamp is left out; no value changes.
+        """
+        if not has_row(node.target) or quantization(node) is not Quantization.CLAMP:
+            return False
+        bounds = row(node).bounds
+        assert bounds is not None
+        return bool(node.users) and all(
+            user.target is _fake_quantize and self._covers(user, bounds(node))
+            for user in node.users
+        )
+
+    def _covers(self, quantizer: fx.Node, bounds: tuple[float, float]) -> bool:
+        """Whether both real bounds, quantized, are the ends of the quantizer's range."""
+        values = arguments(quantizer)
+        scale, zero_point = (self._tensor(quantizer, role) for role in ("scale", "zero_point"))
+        ends = [
+            quantize(torch.tensor(bound), scale, zero_point, values["lo"], values["hi"])
+            for bound in bounds
+        ]
+        return bool((ends[0] == values["lo"]).all() and (ends[1] == values["hi"]).all())
+
     def moved(self, call: Call, value: str) -> str:
         """Return the value of an operator; one that moves integers gets a pair of its own."""
         grid = self._moved_grid(call.node)

@@ -88,7 +88,8 @@ class Writer:
                 "the model's tensors pass 2 GB, more than one ONNX file can hold",
                 cure="quantize it first, or export its parts",
             )
-        self._initializers[unique] = numpy_helper.from_array(np.ascontiguousarray(array), unique)
+        # Not np.ascontiguousarray: it gives scalars an axis, and runtimes fuse scalar scales only.
+        self._initializers[unique] = numpy_helper.from_array(np.array(array, order="C"), unique)
         return unique
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
@@ -108,11 +109,11 @@ class Writer:
         outputs: int = 1,
         **attributes: Any,
     ) -> list[str]:
-        """Add a node that carries the origin of a graph node; return its outputs' names."""
+        """Add a node named after the origin of a graph node; return its outputs' names."""
         wanted = output or f"{source.name}_{operator_type.lower()}"
         names = [self.unique(wanted) for _ in range(outputs)]
         known = {key: value for key, value in attributes.items() if value is not None}
-        label = _unique(get_origin(source).name, self._origins)
+        label = _unique(f"{get_origin(source).name}/{operator_type}", self._origins)
         node = helper.make_node(operator_type, list(inputs), names, name=label, **known)
         self.nodes.append(node)
         return names
@@ -124,6 +125,11 @@ class Writer:
                 for index, name in enumerate(names):
                     if name == old:
                         names[index] = new
+
+    def name_maker(self, value: str, source: fx.Node) -> None:
+        """Give the latest node, if it makes `value`, the origin of a graph node as its name."""
+        if self.nodes and value in self.nodes[-1].output:
+            self.nodes[-1].name = _unique(get_origin(source).name, self._origins)
 
     def size(self, value: int | fx.Node, source: fx.Node) -> str:
         """Return an int64 tensor [1] that holds a size: a number, or one read from the batch."""

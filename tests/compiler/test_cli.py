@@ -188,7 +188,6 @@ def test_bench(call: Run, artifact: Path) -> None:
 
 def test_bench_against(call: Run, artifact: Path, graph_file: Path, data_file: Path) -> None:
     pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     words = ["bench", artifact, "--against", "onnxruntime", "--model", graph_file]
     data = parsed(call(*words, "--data", data_file, "--runs", "10", "--json"))
     names = [row["name"] for row in data["results"]]

@@ -1,6 +1,5 @@
 """Other runtimes: export, quantization, timing in turns; what is missing is said, not raised."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -8,21 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from planish import Graph, Pipeline, passes
+from planish import Graph
 from planish.evaluate import evaluating
-from planish.ir import ModelError, OptionError
+from planish.ir import OptionError
 from planish.latency import interleaved
-from planish.onnx_export import export_onnx
 from planish.peers import onnx_runtimes
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
-needs_exporter = pytest.mark.skipif(
-    importlib.util.find_spec("onnxscript") is None,
-    reason="torch's exporter needs onnxscript",
-)
 
 
-@needs_exporter
 def test_onnx_runtime(graph: Graph, batches: Batches, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     found = onnx_runtimes(graph, "small", tmp_path, batches)
@@ -48,13 +41,6 @@ def test_what_is_missing_has_a_reason(
         peer = runtime.peer()
         assert peer.latency_ms is None
         assert "ONNX Runtime is not installed" in str(peer.reason)
-
-
-def test_quantized_graphs_are_not_exported(graph: Graph, batches: Batches, tmp_path: Path) -> None:
-    quantized = Pipeline([passes.FoldBatchNorm(), passes.InsertQDQ()]).run(graph, batches).graph
-    with pytest.raises(ModelError, match="a quantized graph can't be written as float ONNX"):
-        export_onnx(quantized, tmp_path / "x.onnx")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_calls_take_turns() -> None:

@@ -24,6 +24,8 @@ def _spread(value: Any, count: int) -> list[int]:
 def _spatial(call: Call) -> dict[str, Any]:
     """Return the attributes that convolutions share."""
     axes = len(call.shape("weight")) - 2
+    if len(call.shape("input")) != axes + 2:
+        raise call.refused("of one sample without a batch has no ONNX form")
     padding = _spread(call["padding"], axes)
     return {
         "strides": _spread(call["stride"], axes),

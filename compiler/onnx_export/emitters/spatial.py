@@ -11,6 +11,8 @@ from ..registry import emits
 
 
 def _window(call: Call) -> dict[str, object]:
+    if len(call.shape("self")) != 4:
+        raise call.refused("of one sample without a batch has no ONNX form")
     kernel, padding = list(pair(call["kernel_size"])), list(pair(call["padding"]))
     return {
         "kernel_shape": kernel,
