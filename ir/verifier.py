@@ -14,10 +14,15 @@ From the canonical level on:
 On the quantized level:
   Q1  fake-quantize: finite scale above zero, zero point within [lo, hi], one entry a channel
 On the integer level:
-  I1  integer operators take and give uint8 or int8; float operators never touch them
-      except through quantize and dequantize
-  I2  weights are int8, biases int32, multipliers float32 and finite
+  I1  integer operators take uint8 or int8 and give them, or float32 (dequantize and the
+      products named _dq); others may move integers, never compute on them, nor pad them
+  I2  weights are int8, biases and offsets int32, multipliers and gains float32; multipliers
+      are finite and not negative
   I3  lo <= hi, both within the range of the result's dtype
+  I4  the constants are such that no exact step overflows: 256 entries in a table, those of
+      softmax at most 2**23 and their sum below 2**31; at most 32767 in an addition's multipliers;
+      at most 2**15 values in a layer norm, its offset at most 2**22, its epsilon below 2**62;
+      2**23 values in a mean; weights of a resize that sum to 2**10; a padding's value a byte
 
 All errors are collected, then raised once as `VerifyError`.
 """
@@ -25,7 +30,6 @@ All errors are collected, then raised once as `VerifyError`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,22 +38,14 @@ from torch import fx
 from .errors import ModelError, VerifyError
 from .graph import Graph
 from .infer import infer_values
-from .integer import dtype_range
 from .level import Level
 from .ops import arguments, has_row, is_overload, row
 from .origin import Origin, get_origin
 from .printer import node_text
+from .problem import Problem
+from .verify_integer import integer_problems
 
 _CONTEXT = 5  # lines of IR shown on each side of the first offending node
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One broken invariant: its code, what is wrong, and the node, if it concerns one."""
-
-    code: str
-    what: str
-    node: fx.Node | None = None
 
 
 def problems(graph: Graph) -> list[Problem]:
@@ -62,7 +58,7 @@ def problems(graph: Graph) -> list[Problem]:
     if graph.level == Level.QUANTIZED:
         found += _quantized(graph)
     if graph.level == Level.INTEGER:
-        found += _integer(graph)
+        found += integer_problems(graph)
     return found
 
 
@@ -171,48 +167,3 @@ def _quantized(graph: Graph) -> Iterator[Problem]:
         channels = () if axis is None else (graph.shape(values["x"])[axis],)
         if tuple(scale.shape) != channels or tuple(zero_point.shape) != channels:
             yield Problem("Q1", f"{node.name} needs scale and zero point of shape {channels}", node)
-
-
-_BYTES = (torch.uint8, torch.int8)
-_STORED = {"weight": torch.int8, "bias": torch.int32, "multiplier": torch.float32}
-
-
-def _integer(graph: Graph) -> Iterator[Problem]:
-    for node in graph.calls:
-        if not is_overload(node.target):
-            continue
-        if str(node.target).startswith("planish."):
-            yield from _integer_operator(graph, node)
-        else:
-            yield from _mixing(node)
-
-
-def _mixing(node: fx.Node) -> Iterator[Problem]:
-    """Only operators that move values may work on integers outside the planish namespace."""
-    from .ops import Quantization
-
-    value = node.meta["val"]
-    moves = has_row(node.target) and row(node).quantization is Quantization.SAME_SCALE
-    if isinstance(value, torch.Tensor) and value.dtype in _BYTES and not moves:
-        yield Problem("I1", f"{node.name} computes on {value.dtype} outside the contract", node)
-
-
-def _integer_operator(graph: Graph, node: fx.Node) -> Iterator[Problem]:
-    values = arguments(node)
-    name = row(node).name
-    for role in row(node).inputs:
-        dtype = graph.dtype(values[role])
-        wanted = (torch.float32,) if name == "quantize" else _BYTES
-        if dtype not in wanted:
-            yield Problem("I1", f"{node.name} takes {dtype} as {role!r}", node)
-    for role, dtype in _STORED.items():
-        operand = values.get(role)
-        if isinstance(operand, fx.Node) and graph.dtype(operand) != dtype:
-            yield Problem("I2", f"{node.name}: {role} is {graph.dtype(operand)}, not {dtype}", node)
-    if "lo" in values:
-        low, high = dtype_range(values.get("dtype") or node.meta["val"].dtype)
-        if not low <= values["lo"] <= values["hi"] <= high:
-            what = (
-                f"{node.name} clamps to [{values['lo']}, {values['hi']}], outside [{low}, {high}]"
-            )
-            yield Problem("I3", what, node)
