@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import sysconfig
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import Dim, ExportedProgram
 
-from planish.ir.errors import ModelError, OptionError, PlanishError
+from planish.ir.errors import ModelError, OperatorError, OptionError, PlanishError
 from planish.ir.graph import Graph
 from planish.ir.level import Level
 from planish.passes.canonicalize import Canonicalize
@@ -24,7 +25,6 @@ from .exported import graph_from_program, user_frame
 
 if TYPE_CHECKING:
     import onnx
-
 
 
 def capture(
@@ -55,10 +55,22 @@ def capture(
     graph = _captured(model, example_inputs, shapes)
     _check_finite(graph)
     if canonicalize and graph.level is Level.CAPTURED:
-        graph = Canonicalize().run(graph, Context()).graph
+        graph = _canonical(graph, model, example_inputs)
     if isinstance(model, torch.nn.Module):
         _check_runs(graph, _examples(example_inputs))
     return graph
+
+
+def _canonical(graph: Graph, model: Any, example_inputs: Any) -> Graph:
+    """Canonicalize; what can't do with an open axis 0 (steps of an LSTM) is exported without."""
+    try:
+        return Canonicalize().run(graph, Context()).graph
+    except OperatorError:
+        opened = any(None in spec.shape for spec in graph.inputs)
+        if not isinstance(model, torch.nn.Module) or not opened:
+            raise
+    fixed = _exported(model, _examples(example_inputs), opened=False)
+    return Canonicalize().run(fixed, Context()).graph
 
 
 def _captured(
@@ -72,7 +84,7 @@ def _captured(
     if shapes is not None:
         raise OptionError("shapes are for ONNX models", cure="give example inputs")
     if isinstance(model, torch.nn.Module):
-        return _export(model, _examples(example_inputs))
+        return _exported(model, _examples(example_inputs))
     if isinstance(model, ExportedProgram):
         return graph_from_program(model)
     if isinstance(model, str | os.PathLike):
@@ -105,13 +117,15 @@ def _examples(example_inputs: Any) -> tuple[torch.Tensor, ...]:
         raise ModelError(f"an example input is not an array: {error}") from error
 
 
-def _export(model: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> Graph:
-    """Export with an open batch if the model allows it, else with the example's sizes."""
+def _exported(
+    model: torch.nn.Module, examples: tuple[torch.Tensor, ...], *, opened: bool = True
+) -> Graph:
+    """Export, `opened` with an open batch if the model allows it, else with the example's sizes."""
     training = {name: module.training for name, module in model.named_modules()}
     model.eval()
     try:
-        opened = _open_batch(model, examples)
-        return opened or graph_from_program(_run_export(model, examples, None))
+        found = _open_batch(model, examples) if opened else None
+        return found or graph_from_program(_run_export(model, examples, None))
     finally:
         for name, module in model.named_modules():
             module.training = training[name]
@@ -123,7 +137,7 @@ def _open_batch(model: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> G
         return None
     # torch.export specializes sizes 0 and 1, so the example needs two samples.
     doubled = tuple(torch.cat([e, e])[: max(2, e.shape[0])] for e in examples)
-    shapes = tuple({0: Dim.AUTO} for _ in examples)
+    shapes = _by_parameter(model, tuple({0: Dim.AUTO} for _ in examples))
     try:
         graph = graph_from_program(_run_export(model, doubled, shapes))
     except PlanishError:
@@ -131,6 +145,15 @@ def _open_batch(model: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> G
             raise
         return None  # a model written for one sample only: exported as it was given
     return graph if all(spec.shape[0] is None for spec in graph.inputs) else None
+
+
+def _by_parameter(model: torch.nn.Module, each: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Nest one entry an input as torch.export wants it: those of *args are one entry."""
+    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return each
+    plain = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*each[:plain], each[plain:])
 
 
 def _run_export(

@@ -134,7 +134,26 @@ def _padded(x: torch.Tensor, pad: list[int], *rest: Any, **options: Any) -> torc
     return x.new_empty(sizes)
 
 
+def _lstm(
+    x: torch.Tensor,
+    hx: list[torch.Tensor],
+    params: list[torch.Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[torch.Tensor, ...]:
+    """The shapes of an LSTM's results; torch's own rule wants no open sizes."""
+    del params, has_biases, num_layers, dropout, train, batch_first
+    hidden, cell = hx
+    width = hidden.shape[-1] * (2 if bidirectional else 1)
+    return x.new_empty((*x.shape[:-1], width)), torch.empty_like(hidden), torch.empty_like(cell)
+
+
 _RULES: dict[Any, Any] = {
+    torch.ops.aten.lstm.input: _lstm,
     torch.ops.aten.constant_pad_nd.default: _padded,
     torch.ops.aten.pad.default: _padded,
 }

@@ -103,16 +103,29 @@ def _number(graph: Graph, value: Any) -> float | int | None:
     return tensor.item()
 
 
-@looks_at(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
+@looks_at(*_PAIRS)
 def drop_neutral(graph: Graph, node: fx.Node) -> bool:
-    """x + 0, x - 0, x * 1, x / 1 -> x."""
-    x, number = node.args[:2]
-    neutral = 0 if node.target in (aten.add.Tensor, aten.sub.Tensor) else 1
-    plain = isinstance(number, int | float) and number == neutral and isinstance(x, fx.Node)
-    if not plain or graph.dtype(x) != graph.dtype(node):  # type: ignore[arg-type]
+    """x + 0, x - 0, x * 1, x / 1 -> x; the 0 may be a stored tensor."""
+    x, other = node.args[:2]
+    if node.target is aten.add.Tensor and _is_zero(graph, x):
+        x, other = other, x
+    sums = node.target in (aten.add.Tensor, aten.sub.Tensor)
+    neutral = isinstance(other, int | float) and other == (0 if sums else 1)
+    neutral |= sums and _is_zero(graph, other)
+    if not neutral or not isinstance(x, fx.Node) or not same_shape(x, node):
         return False
-    forward(graph, node, x)  # type: ignore[arg-type]
+    if graph.dtype(x) != graph.dtype(node):
+        return False
+    forward(graph, node, x)
     return True
+
+
+def _is_zero(graph: Graph, value: Any) -> bool:
+    """Whether a value is a stored constant of zeros."""
+    if not isinstance(value, fx.Node) or value.op != "get_attr":
+        return False
+    tensor = graph.attribute(str(value.target))
+    return not tensor.requires_grad and not bool(tensor.any())
 
 
 @looks_at(aten.mul.Tensor)
@@ -331,6 +344,24 @@ def spell_norm(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
+@looks_at(aten._weight_norm.default)
+def spell_weight_norm(graph: Graph, node: fx.Node) -> bool:
+    """weight_norm(v, g) -> v * (g / |v|), the norm over every axis but one.
+
+    Source: Salimans and Kingma 2016, equation 2.
+    """
+    values = arguments(node)
+    v: Any = values["v"]
+    axes = [axis for axis in range(rank(v)) if axis != values["dim"] % rank(v)]
+    rewriter = Rewriter(graph, node)
+    squares = rewriter.call(aten.pow.Tensor_Scalar, v, 2)
+    norm = rewriter.call(
+        aten.sqrt.default, rewriter.call(aten.sum.dim_IntList, squares, axes, True)
+    )
+    rewriter.finish(aten.mul.Tensor, v, rewriter.call(aten.div.Tensor, values["g"], norm))
+    return True
+
+
 ARITHMETIC_RULES = (
     spell_scalar,
     spell_reversed,
@@ -347,4 +378,5 @@ ARITHMETIC_RULES = (
     spell_extreme,
     spell_variance,
     spell_norm,
+    spell_weight_norm,
 )

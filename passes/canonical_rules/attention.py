@@ -130,6 +130,8 @@ def _reaches_softmax(node: fx.Node) -> bool:
     """Whether a value goes into a softmax and nowhere else, by way of views and masks."""
     if node.target in (aten.softmax.int, aten._softmax.default):
         return True
+    if node.target is aten.scaled_dot_product_attention.default:
+        return True  # a mask of -inf makes no sense as query, key or value
     return (
         node.target in _PASSES_ON
         and bool(node.users)

@@ -114,6 +114,21 @@ def _matrices(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
+@looks_at(aten.mv.default, aten.dot.default, aten.vdot.default)
+def spell_vectors(graph: Graph, node: fx.Node) -> bool:
+    """mv -> matmul with a matrix of one column; dot -> sum of products."""
+    first, second = node.args
+    rewriter = Rewriter(graph, node)
+    if node.target is aten.mv.default:
+        column = rewriter.call(aten.unsqueeze.default, second, 1)
+        product = rewriter.call(aten.matmul.default, first, column)
+        rewriter.finish(aten.squeeze.dims, product, [1])
+    else:
+        products = rewriter.call(aten.mul.Tensor, first, second)
+        rewriter.finish(aten.sum.dim_IntList, products, [0], False)
+    return True
+
+
 @looks_at(aten.einsum.default)
 def spell_einsum(graph: Graph, node: fx.Node) -> bool:
     """einsum of one or two operands -> permute, sum, reshape, matmul."""
@@ -225,4 +240,4 @@ class _Contraction:
         )
 
 
-PRODUCT_RULES = (spell_linear, spell_einsum, spell_matmul)
+PRODUCT_RULES = (spell_linear, spell_einsum, spell_vectors, spell_matmul)
