@@ -29,7 +29,8 @@ from rich.progress import track
 from planish.ir.errors import PlanishError
 from planish.ir.files import write_beside
 from planish.ir.graph import Graph
-from planish.onnx_import import import_onnx
+from planish.onnx_import import NeedsConstantError, import_onnx
+from planish.onnx_import.tensors import tensor_from_proto
 from planish.passes import Canonicalize, Context
 
 
@@ -88,16 +89,16 @@ def run_case(case: Any, operator: str) -> Result:
 def _run(model: onnx.ModelProto, inputs: Any, expected: Any, case: Any) -> tuple[bool, str]:
     """Return whether inputs had to be fixed, and what is wrong with the answer."""
     names = [value.name for value in model.graph.input]
-    given = {n: _array(v) for n, v in zip(names, inputs, strict=False)}
-    shapes = {n: v.shape for n, v in given.items() if isinstance(v, np.ndarray)}
+    given = {n: _tensor(v) for n, v in zip(names, inputs, strict=False)}
+    shapes = {n: v.shape for n, v in given.items() if isinstance(v, torch.Tensor)}
     graph, constants = _import(model, given, shapes)
     left = [n for n in names if n in given and n not in constants]
-    outputs = graph(*(torch.from_numpy(np.array(given[n])) for n in left))
+    outputs = graph(*(given[n] for n in left))
     found = outputs if isinstance(outputs, tuple | list) else [outputs]
     if len(found) != len(expected):
         return bool(constants), f"{len(found)} outputs, not {len(expected)}"
     for value, wanted in zip(found, expected, strict=True):
-        reason = _difference(value, _array(wanted), case.rtol, case.atol)
+        reason = _difference(value, _tensor(wanted), case.rtol, case.atol)
         if reason:
             return bool(constants), reason
     return bool(constants), ""
@@ -106,45 +107,43 @@ def _run(model: onnx.ModelProto, inputs: Any, expected: Any, case: Any) -> tuple
 def _import(
     model: onnx.ModelProto, given: dict[str, Any], shapes: dict[str, Any]
 ) -> tuple[Graph, dict[str, Any]]:
-    """Import with every input open to change; failing that, with the integer ones fixed."""
-    try:
-        return _canonical(import_onnx(model, shapes)), {}
-    except PlanishError:
-        constants = {
-            name: value
-            for name, value in given.items()
-            if isinstance(value, np.ndarray) and _may_be_stored(value)
-        }
-        if not constants or len(constants) == len(given):
-            raise
-        return _canonical(import_onnx(model, shapes, constants=constants)), constants
-
-
-def _may_be_stored(value: np.ndarray[Any, Any]) -> bool:
-    """Whether models store such an input: integers or flags, scalars, short vectors."""
-    return value.dtype.kind in "iub" or value.size <= 1 or (value.ndim == 1 and value.size <= 8)
+    """Import with every input open to change; what must be known at import is fixed."""
+    constants: dict[str, Any] = {}
+    while True:
+        try:
+            return _canonical(import_onnx(model, shapes, constants=constants)), constants
+        except NeedsConstantError as error:
+            fresh = {name: given[name] for name in error.inputs}
+            if not fresh or fresh.keys() <= constants.keys():
+                raise
+            constants |= fresh
 
 
 def _canonical(graph: Graph) -> Graph:
     return Canonicalize().run(graph, Context()).graph
 
 
-def _array(value: Any) -> Any:
-    if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
-    return value if isinstance(value, list | dict) else np.asarray(value)
+def _tensor(value: Any) -> Any:
+    """Return an array as a tensor; what torch has no type for, and sequences, as they are."""
+    if isinstance(value, list | dict) or value is None:
+        return value
+    proto = value if isinstance(value, onnx.TensorProto) else numpy_helper.from_array(value)
+    try:
+        return tensor_from_proto(proto, "a value of the case", None)
+    except PlanishError:
+        return value
 
 
 def _difference(value: Any, wanted: Any, rtol: float, atol: float) -> str:
     """Return what is wrong with one output, or nothing."""
-    found = value.detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    if not isinstance(wanted, np.ndarray):
+    if not isinstance(wanted, torch.Tensor):
         return f"a tensor where a {type(wanted).__name__} is expected"
-    if found.shape != wanted.shape:
-        return f"shape {found.shape}, not {wanted.shape}"
-    if found.dtype != wanted.dtype:
-        return f"dtype {found.dtype}, not {wanted.dtype}"
-    if not np.allclose(found, wanted, rtol=rtol, atol=atol, equal_nan=True):
+    if value.shape != wanted.shape:
+        return f"shape {list(value.shape)}, not {list(wanted.shape)}"
+    if value.dtype != wanted.dtype:
+        return f"dtype {value.dtype}, not {wanted.dtype}"
+    found, right = (v.detach().to(torch.float64).numpy() for v in (value, wanted))
+    if not np.allclose(found, right, rtol=rtol, atol=atol, equal_nan=True):
         return "values differ"
     return ""
 

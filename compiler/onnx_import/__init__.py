@@ -18,6 +18,7 @@ import torch
 from planish.ir.errors import ModelError
 from planish.ir.graph import Graph
 
+from .call import NeedsConstantError
 from .emitter import OpenSizeError
 from .importer import Importer
 from .loading import Source, load
@@ -97,4 +98,4 @@ def _import(
         return Importer(source).run(shapes, constants)
 
 
-__all__ = ["converts", "import_onnx", "import_with_examples"]
+__all__ = ["NeedsConstantError", "OpenSizeError", "converts", "import_onnx", "import_with_examples"]

@@ -20,10 +20,16 @@ class NeedsConstantError(OperatorError):
     """An input that must be known at import is computed.
 
     Attributes:
-        index: Its position.
+        node: The node that computes it.
+        inputs: The model's inputs that it is computed from.
     """
 
-    index: int = 0
+    def __init__(self, what: str, *, where: str, node: fx.Node, inputs: list[str]) -> None:
+        named = ", ".join(map(repr, inputs))
+        cure = f"fix {named}: import_onnx(..., constants={{name: array}})"
+        super().__init__(what, where=where, cure=cure)
+        self.node = node
+        self.inputs = inputs
 
 
 @dataclass
@@ -90,6 +96,13 @@ class Call:
         if not all(isinstance(item, float | int) for item in found):
             raise self.refuse(f"has an attribute {name!r} that is no list of floats")
         return [float(item) for item in found]
+
+    def texts(self, name: str, default: Sequence[str]) -> list[str]:
+        """Return an attribute that is a list of strings."""
+        found = list(self._attribute(name, default, (list, tuple), "a list"))
+        if not all(isinstance(item, str) for item in found):
+            raise self.refuse(f"has an attribute {name!r} that is no list of strings")
+        return found
 
     def _attribute(self, name: str, default: Any, kind: Any, label: str) -> Any:
         if name not in self.attributes:
@@ -171,14 +184,13 @@ class Call:
                 f"{self.operator} needs the values of its input {index}, which depend on the batch",
                 where=f"node {self.name!r}",
             )
-        error = NeedsConstantError(
+        node = found.node if isinstance(found, Quantized) else found
+        raise NeedsConstantError(
             f"{self.operator} needs the values of its input {index} at import; they are computed",
             where=f"node {self.name!r}",
-            cure="give the input that they depend on as a constant: "
-            "import_onnx(..., constants={name: array})",
+            node=node,
+            inputs=self.emitter.sources(node),
         )
-        error.index = index
-        raise error
 
     def known(self, index: int) -> bool:
         """Whether an input's values are known."""

@@ -20,7 +20,8 @@ from planish.ir.infer import Inference
 from planish.ir.origin import Origin
 from planish.ir.signature import InputSpec
 
-from .values import Constant, Operand
+from .quantized_constants import channel_axis, moved
+from .values import Constant, Operand, QuantizedConstant
 
 aten = torch.ops.aten
 
@@ -59,6 +60,7 @@ class Emitter:
         self._kept: list[Constant] = []  # so that an id is not used twice
         self._names = _Names(reserved=dir(graph.module))
         self._inputs = _Names(reserved=keyword.kwlist)
+        self._placeholders: dict[fx.Node, str] = {}
         self._sizes: dict[tuple[fx.Node, int], int | fx.Node] = {}
         self._budget = FOLDING_BUDGET
         self._count = 0
@@ -68,7 +70,17 @@ class Emitter:
         # The name is one of generated Python code; the ONNX name stays in the specification.
         node = self.graph.fx.placeholder(self._inputs.free(spec.name.replace(".", "_")))
         self._inference.placeholder(node, spec)
+        self._placeholders[node] = spec.name
         return node
+
+    def sources(self, node: fx.Node) -> list[str]:
+        """Return the names of the inputs that a node is computed from."""
+        seen, waiting = {node}, [node]
+        while waiting:
+            fresh = set(waiting.pop().all_input_nodes) - seen
+            seen |= fresh
+            waiting += fresh
+        return [name for placeholder, name in self._placeholders.items() if placeholder in seen]
 
     def value(self, operand: Operand | int | float | None) -> Any:
         """Return an operand's tensor (without data, for a node) or size."""
@@ -126,9 +138,22 @@ class Emitter:
         self.graph.set_attribute(name, constant.tensor, trainable=trainable)
         node = self.graph.fx.get_attr(name)
         self._inference.stored(node, self.graph.attribute(name))
+        if isinstance(constant, QuantizedConstant):
+            node = self._fake_quantized(constant, node)
         self._stored[id(constant)] = node
         self._kept.append(constant)
         return node
+
+    def _fake_quantized(self, weight: QuantizedConstant, node: fx.Node) -> fx.Node:
+        """Put a fake_quantize behind a stored weight; one of irregular scales stays as it is."""
+        found = channel_axis(weight)
+        if found is None:
+            return node
+        axis, scale, zero_point = found
+        name = str(node.target)
+        parameters = (Constant(scale, f"{name}_scale"), Constant(zero_point, f"{name}_zero_point"))
+        target = torch.ops.planish.fake_quantize.default
+        return self._call(target, (node, *parameters, axis, weight.lo, weight.hi), {})
 
     def _call(self, target: Callable[..., Any], args: Any, options: Any) -> fx.Node:
         args, options = pytree.tree_map_only(Constant, self.stored, (args, options))
@@ -173,9 +198,11 @@ class Emitter:
         self._budget -= cost
         try:
             with torch.no_grad():
-                made = target(*plain[0], **plain[1])
+                made = moved(target, args, options) or target(*plain[0], **plain[1])
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise OperatorError(_first_line(error), where=self.where) from error
+        if isinstance(made, QuantizedConstant):
+            return made
         trainable = any(source.trainable for source in sources)
 
         def wrap(tensor: torch.Tensor) -> Constant:

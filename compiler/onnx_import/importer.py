@@ -22,7 +22,7 @@ from .emitter import Emitter, OpenSizeError
 from .loading import Source
 from .registry import Converter, converter
 from .signature import input_specs
-from .tensors import tensor_from_proto
+from .tensors import onnx_type, tensor_from_proto
 from .values import Constant, Quantized, Sizes, Value
 
 _DEEPEST = 16  # functions that call functions
@@ -54,12 +54,7 @@ class Importer:
         for spec in input_specs(self.source.proto.graph, shapes, constants):
             self.graph.inputs.append(spec)
             env[spec.name] = self.emitter.placeholder(spec)
-        if not self.graph.inputs:
-            raise ModelError("the ONNX model has no inputs: it computes a constant")
-        try:
-            self._nodes(self.source.graph.nodes, env, self.source.opsets, {}, 0)
-        except NeedsConstantError as error:
-            raise self._blame(error, env) from error
+        self._nodes(self.source.graph.nodes, env, self.source.opsets, {}, 0)
         outputs = [self._output(value.name, env) for value in self.source.proto.graph.output]
         self.graph.fx.output(outputs)
         names = [value.name for value in self.source.proto.graph.output]
@@ -90,12 +85,12 @@ class Importer:
                 domain=domain,
                 read_tensor=self._tensor,
             )
-            made = self._convert(call, opsets, depth)
+            made = self._convert(call, depth)
             for name, value in zip(call.output_names, made, strict=False):
                 if name and value is not None:
                     env[name] = value
 
-    def _convert(self, call: Call, opsets: Mapping[str, int], depth: int) -> list[Any]:
+    def _convert(self, call: Call, depth: int) -> list[Any]:
         function = self.functions.get((call.domain, call.operator))
         if function is not None:
             return self._function(call, function, function.opset_import, depth)
@@ -103,7 +98,8 @@ class Importer:
         if found is None:
             spelled = _spelled_out(call)
             if spelled is not None:
-                return self._function(call, spelled, spelled.opset_import, depth)
+                imports = spelled.opset_import or [onnx.helper.make_opsetid("", call.opset)]
+                return self._function(call, spelled, imports, depth)
             raise _unknown(call)
         return self._named(call, found)
 
@@ -199,10 +195,6 @@ class Importer:
             raise ModelError(f"nothing computes the output {name!r}")
         return value
 
-    def _blame(self, error: NeedsConstantError, env: dict[str, Value]) -> PlanishError:
-        del env
-        return error
-
 
 def _run(call: Call, found: Converter) -> list[Any]:
     """Run a converter; one that only moves values works on quantized ones too."""
@@ -233,10 +225,40 @@ def _attributes(node: gs.Node, given: Mapping[str, Any]) -> dict[str, Any]:
 def _spelled_out(call: Call) -> onnx.FunctionProto | None:
     """Return the body that ONNX itself gives an operator in terms of others, if it does."""
     try:
-        schema = onnx.defs.get_schema(call.operator, call.opset, call.domain)
+        schema: Any = onnx.defs.get_schema(call.operator, call.opset, call.domain)
     except onnx.defs.SchemaError:
         return None
-    return schema.function_body if schema.has_function else None  # type: ignore[attr-defined]
+    if schema.has_function:
+        return schema.function_body
+    if not schema.has_context_dependent_function:
+        return None
+    # This body depends on the node's attributes and on the types of its inputs.
+    node = onnx.NodeProto(op_type=call.operator, domain=call.domain, output=call.output_names)
+    node.input.extend(f"input{i}" if call.has(i) else "" for i in range(len(call.inputs)))
+    for name, value in call.attributes.items():
+        if not isinstance(value, int | float | str | list):
+            return None
+        node.attribute.append(onnx.helper.make_attribute(name, value))
+    types = [_type_of(call, index).SerializeToString() for index in range(len(call.inputs))]
+    versions = [v for v in schema.context_dependent_function_opset_versions if v <= call.opset]
+    if not versions:
+        return None
+    body = schema.get_context_dependent_function_with_opset_version(
+        max(versions), node.SerializeToString(), types
+    )
+    return onnx.FunctionProto.FromString(body) if body else None
+
+
+def _type_of(call: Call, index: int) -> onnx.TypeProto:
+    """Return an input's element type and shape in ONNX's terms; nothing for one left out."""
+    value = call.inputs[index]
+    if value is None:
+        return onnx.TypeProto()
+    if isinstance(value, Sizes):
+        return onnx.helper.make_tensor_type_proto(onnx.TensorProto.INT64, [len(value.items)])
+    operand = call.operand(index)
+    shape = [size if size is not None else "batch" for size in call.shape(operand)]
+    return onnx.helper.make_tensor_type_proto(onnx_type(call.dtype(operand)), shape)
 
 
 def _unknown(call: Call) -> OperatorError:

@@ -14,7 +14,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from planish.ir.errors import ModelError, OperatorError
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 1
 
 
 @dataclass(frozen=True)

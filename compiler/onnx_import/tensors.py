@@ -49,6 +49,11 @@ def torch_dtype(element_type: int, where: str) -> torch.dtype:
     return _TYPES[element_type][0]
 
 
+def onnx_type(dtype: torch.dtype) -> int:
+    """Return the ONNX element type of a torch dtype."""
+    return next(number for number, (known, _) in _TYPES.items() if known == dtype)
+
+
 def type_name(element_type: int) -> str:
     """Return the name of an ONNX element type, or its number where it has none."""
     names = {number: name for name, number in TensorProto.DataType.items()}

@@ -12,7 +12,7 @@ Each value of the ONNX graph is one of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import fx
@@ -31,6 +31,26 @@ class Constant:
     tensor: torch.Tensor
     name: str = "constant"
     trainable: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedConstant(Constant):
+    """A weight that DequantizeLinear makes of stored integers.
+
+    It is stored as its real values with a fake_quantize behind them. Moving its values (a
+    transposition at import) moves the scales with them.
+
+    Attributes:
+        scale: float32, of the tensor's shape (expanded).
+        zero_point: int32, likewise.
+        lo: Smallest integer.
+        hi: Largest integer.
+    """
+
+    scale: torch.Tensor = field(default_factory=lambda: torch.tensor(1.0))
+    zero_point: torch.Tensor = field(default_factory=lambda: torch.tensor(0, dtype=torch.int32))
+    lo: int = -128
+    hi: int = 127
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import Any
 
 import torch
+from torch import fx
 
 from ..call import Call
-from ..registry import converts
+from ..registry import Convert, converts
 from ..size_values import any_sizes, arithmetic
 from ..values import Constant, Operand, Value
 
 aten = torch.ops.aten
+
+
+# torch stores these, and computes nothing on them.
+_STORED_ONLY = (torch.uint16, torch.uint32, torch.uint64)
+
+
+def widened(convert: Convert) -> Convert:
+    """Let a converter compute on unsigned integers of 16 to 64 bits, as int64."""
+
+    @functools.wraps(convert)
+    def run(call: Call) -> Any:
+        found = next(
+            (call.dtype(v) for v in call.inputs if isinstance(v, fx.Node | Constant)), None
+        )
+        if found not in _STORED_ONLY:
+            return convert(call)
+        for index, value in enumerate(call.inputs):
+            if isinstance(value, fx.Node | Constant) and call.dtype(value) == found:
+                call.inputs[index] = cast(call, value, torch.int64)
+        made = convert(call)
+        return cast(call, made, found) if call.dtype(made) == torch.int64 else made
+
+    return run
 
 
 def number_of(operand: Operand | Any, other: Operand | None, call: Call) -> float | int | None:
@@ -70,6 +95,7 @@ def divide(call: Call, a: Operand, b: Operand) -> Operand:
 
 
 @converts("Add", since=7)
+@widened
 def convert_add(call: Call) -> Value:
     if any_sizes(call):
         return arithmetic(call, operator.add)
@@ -77,6 +103,7 @@ def convert_add(call: Call) -> Value:
 
 
 @converts("Sub", since=7)
+@widened
 def convert_sub(call: Call) -> Value:
     if any_sizes(call):
         return arithmetic(call, operator.sub)
@@ -84,6 +111,7 @@ def convert_sub(call: Call) -> Value:
 
 
 @converts("Mul", since=7)
+@widened
 def convert_mul(call: Call) -> Value:
     if any_sizes(call):
         return arithmetic(call, operator.mul)
@@ -91,6 +119,7 @@ def convert_mul(call: Call) -> Value:
 
 
 @converts("Div", since=7)
+@widened
 def convert_div(call: Call) -> Value:
     if any_sizes(call):
         # Sizes are never negative, so rounding down is rounding towards zero.
@@ -99,6 +128,7 @@ def convert_div(call: Call) -> Value:
 
 
 @converts("Pow", since=7)
+@widened
 def convert_pow(call: Call) -> Value:
     base, exponent = call.operand(0), call.operand(1)
     dtype = call.dtype(base)
@@ -114,6 +144,7 @@ def convert_pow(call: Call) -> Value:
 
 
 @converts("Mod", since=10)
+@widened
 def convert_mod(call: Call) -> Value:
     target = aten.fmod.Tensor if call.flag("fmod") else aten.remainder.Tensor
     return call.emit(target, call.operand(0), call.operand(1))
@@ -132,6 +163,7 @@ def _folded(call: Call, target: Any) -> Operand:
 
 
 @converts("Sum", since=6)
+@widened
 def convert_sum(call: Call) -> Value:
     first, *rest = call.operands()
     for other in rest:
@@ -145,11 +177,13 @@ def convert_mean(call: Call) -> Value:
 
 
 @converts("Max", since=6)
+@widened
 def convert_max(call: Call) -> Value:
     return _folded(call, aten.maximum.default)
 
 
 @converts("Min", since=6)
+@widened
 def convert_min(call: Call) -> Value:
     return _folded(call, aten.minimum.default)
 
@@ -306,6 +340,7 @@ def convert_clip_by_attributes(call: Call) -> Value:
 
 
 @converts("Clip", since=11)
+@widened
 def convert_clip(call: Call) -> Value:
     x = call.operand(0)
     known = all(call.known(index) for index in (1, 2) if call.has(index))
@@ -331,6 +366,7 @@ def _clamp(call: Call, x: Operand, low: Any, high: Any) -> Operand:
 
 
 @converts("BitShift", since=11)
+@widened
 def convert_bit_shift(call: Call) -> Value:
     left = call.text("direction") == "LEFT"
     target = aten.bitwise_left_shift.Tensor if left else aten.bitwise_right_shift.Tensor
@@ -345,10 +381,12 @@ _BITS: dict[str, Any] = {
 
 
 @converts(*_BITS, since=18)
+@widened
 def convert_bits(call: Call) -> Value:
     return call.emit(_BITS[call.operator], call.operand(0), call.operand(1))
 
 
 @converts("BitwiseNot", since=18)
+@widened
 def convert_bitwise_not(call: Call) -> Value:
     return call.emit(aten.bitwise_not.default, call.operand(0))

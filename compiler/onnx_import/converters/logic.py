@@ -11,7 +11,7 @@ from ..call import Call
 from ..registry import converts
 from ..size_values import any_sizes, as_sizes, refusal, sized, spread
 from ..values import Constant, Value
-from .elementwise import number_of
+from .elementwise import number_of, widened
 
 aten = torch.ops.aten
 
@@ -25,6 +25,7 @@ _COMPARISONS: dict[str, tuple[Any, Any]] = {
 
 
 @converts(*_COMPARISONS, since=7)
+@widened
 def convert_comparison(call: Call) -> Value:
     if any_sizes(call):
         return _compare_sizes(call)

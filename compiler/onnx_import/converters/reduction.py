@@ -204,7 +204,8 @@ def convert_top_k(call: Call) -> list[Value]:
     if not 0 <= count <= call.fixed(x, axis):
         raise call.refuse(f"wants the first {count} of {call.fixed(x, axis)}")
     largest = call.flag("largest", True)
-    values, places = call.pieces(aten.sort.stable, 2, x, stable=True, dim=axis, descending=largest)
+    places = call.emit(aten.argsort.stable, x, stable=True, dim=axis, descending=largest)
+    values = call.emit(aten.gather.default, x, axis, places)
     if count == call.fixed(x, axis):
         return [values, places]
     return [call.emit(aten.slice.Tensor, v, axis, 0, count, 1) for v in (values, places)]

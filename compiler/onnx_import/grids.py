@@ -1,0 +1,169 @@
+"""Between integers and the real values that they stand for: scales, zero points, ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from planish.ir.integer import dtype_range, quantize
+from planish.passes.weights import along_axis
+
+from .call import Call
+from .values import Constant, Operand, Quantized, QuantizedConstant
+
+aten = torch.ops.aten
+_fake_quantize = torch.ops.planish.fake_quantize.default
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Scale and zero point of a tensor of integers.
+
+    Attributes:
+        scale: float32, [] or [channels].
+        zero_point: int32, of the same shape.
+        dtype: Of the integers.
+        axis: Of the channels, or None for one scale.
+    """
+
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+    dtype: torch.dtype
+    axis: int | None = None
+
+    def same(self, other: Quantized) -> bool:
+        """Whether integers on another grid mean the same values."""
+        return (
+            self.axis == other.axis
+            and torch.equal(self.scale, other.scale)
+            and torch.equal(self.zero_point, other.zero_point)
+        )
+
+    def spread(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scale and zero point shaped to broadcast against a tensor of `rank` axes."""
+        axis = self.axis or 0
+        return along_axis(self.scale, axis, rank), along_axis(self.zero_point, axis, rank)
+
+
+def read_grid(
+    call: Call,
+    scale: int,
+    zero_point: int,
+    *,
+    rank: int,
+    axis: int | None = None,
+    dtype: torch.dtype = torch.uint8,
+) -> Grid:
+    """Return the grid that two inputs of a node describe.
+
+    Args:
+        call: The node.
+        scale: Position of the scale among its inputs.
+        zero_point: Position of the zero point, which may be left out.
+        rank: Axes of the tensor.
+        axis: Of the channels, where there is a scale for each.
+        dtype: Of the integers where no zero point tells it.
+
+    Raises:
+        OperatorError: Blocked scales, a scale that is not above zero, or an unlike zero point.
+    """
+    values = call.constant(scale)
+    if values.dtype != torch.float32:
+        raise call.refuse(f"has a scale of {values.dtype}; float32 is supported")
+    shift = call.constant(zero_point) if call.has(zero_point) else None
+    if shift is not None and shift.is_floating_point():
+        raise call.refuse("quantizes to floats; integers are supported")
+    dtype = dtype if shift is None else shift.dtype
+    if values.numel() == 1:
+        axis, values = None, values.reshape(())
+    if values.dim() > 1:
+        raise call.refuse(f"has scales in blocks {list(values.shape)}; one a channel is supported")
+    if values.dim() == 1 and axis is None:
+        raise call.refuse(f"has {values.numel()} scales where one is supported")
+    if not bool((values > 0).all()) or not bool(torch.isfinite(values).all()):
+        raise call.refuse("has a scale that is not above zero")
+    shift = torch.zeros(()) if shift is None else shift
+    if shift.numel() not in (1, values.numel()):
+        raise call.refuse(f"has {shift.numel()} zero points for {values.numel()} scales")
+    shift = shift.reshape(-1).to(torch.int32).expand(max(values.numel(), 1)).reshape(values.shape)
+    if axis is not None:
+        axis = 0 if rank == 1 else axis % rank
+    return Grid(values.clone(), shift.clone(), dtype, axis)
+
+
+def quantized(call: Call, x: Operand, grid: Grid) -> Quantized | Constant:
+    """Return QuantizeLinear of a real tensor; integers right away for a constant."""
+    lo, hi = dtype_range(grid.dtype)
+    if isinstance(x, Constant):
+        scale, zero_point = grid.spread(x.tensor.dim())
+        integers = quantize(x.tensor.float(), scale, zero_point, lo, hi).to(grid.dtype)
+        return Constant(integers, x.name)
+    scale, zero_point = call.emitter.parameters(grid.scale, grid.zero_point, call.name)
+    node = call.emit(_fake_quantize, x, scale, zero_point, grid.axis, lo, hi)
+    return Quantized(node, grid.scale, grid.zero_point, grid.dtype, grid.axis)
+
+
+def real(call: Call, index: int, grid: Grid) -> Operand:
+    """Return DequantizeLinear of an input: float32."""
+    found = call.value(index)
+    if isinstance(found, Quantized) and grid.same(found):
+        return found.node
+    if isinstance(found, Constant):
+        return _stored(found, grid)
+    integers = raw(call, index)
+    values = call.emit(aten.to.dtype, integers, torch.float32)
+    rank = call.rank(values)
+    scale, zero_point = grid.spread(rank)
+    if grid.axis is None:
+        shifted = call.emit(aten.sub.Tensor, values, float(zero_point))
+        scaled = call.emit(aten.mul.Tensor, shifted, float(scale))
+    else:
+        shifted = call.emit(aten.sub.Tensor, values, call.make(zero_point.float(), "zero_point"))
+        scaled = call.emit(aten.mul.Tensor, shifted, call.make(scale, "scale"))
+    if grid.dtype.itemsize > 2:
+        return scaled
+    # They lie on the grid already: this says so, and what reads them computes on integers.
+    on_grid = quantized(call, scaled, grid)
+    assert isinstance(on_grid, Quantized)
+    return on_grid.node
+
+
+def raw(call: Call, index: int) -> fx.Node | Constant:
+    """Return the integers of an input as a tensor of their own type, exactly."""
+    found = call.value(index)
+    if not isinstance(found, Quantized):
+        return call.operand(index)
+    return integers(call, found)
+
+
+def integers(call: Call, value: Quantized) -> fx.Node:
+    """Return the integers that real values on a grid stand for."""
+    scale, zero_point = Grid(
+        value.scale, value.zero_point, value.dtype, value.axis
+    ).spread(call.rank(value.node))
+    parts: list[float] | list[Constant]
+    if value.axis is None:
+        parts = [float(scale), float(zero_point)]
+    else:
+        parts = [call.make(scale, "scale"), call.make(zero_point.float(), "zero_point")]
+    steps = call.emit(aten.round.default, call.emit(aten.div.Tensor, value.node, parts[0]))
+    return call.emit(
+        aten.to.dtype, call.emit(aten.add.Tensor, steps, parts[1]), value.dtype
+    )
+
+
+def _stored(constant: Constant, grid: Grid) -> Constant:
+    """Return the real values of stored integers: a weight, or (32 bits) a bias."""
+    tensor = constant.tensor
+    scale, zero_point = grid.spread(tensor.dim())
+    values = ((tensor.double() - zero_point) * scale.double()).float()
+    name = constant.name.removesuffix("_quantized")
+    if tensor.dtype.itemsize > 2:
+        return Constant(values, name, trainable=True)
+    lo, hi = dtype_range(tensor.dtype)
+    if lo < 0 and bool((tensor > lo).all()):
+        lo += 1  # symmetric, as insert-qdq makes them
+    expanded = (part.expand(tensor.shape) for part in (scale, zero_point))
+    return QuantizedConstant(values, name, True, *expanded, lo, hi)
