@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -107,19 +108,18 @@ def _choose_blocks(columns: int, plan: Plan) -> Blocks:
 def _result_layout(lowering: Lowering, node: torch.fx.Node, width: int) -> Layout:
     """Return rows of whole blocks.
 
-    Of attention's result [images, heads, tokens, width] the heads of a token lie side by side if
-    its readers ask for that order: then bringing them together moves nothing.
+    Attention's result [images, heads, tokens, width] lies in the order that its readers ask for,
+    [images, tokens, heads, width] say: then bringing the heads of a token together moves nothing.
     """
     shape, dtype = lowering.shape(node), lowering.plan.target.storage_dtype
-    swapped = all(
-        user.target is _permute and list(arguments(user)["dims"]) == [0, 2, 1, 3]
-        for user in lowering.fusion.last(node).users
-    )
-    if len(shape) == 4 and swapped and shape[-1] % width == 0:
-        images, heads, tokens, columns = shape
-        layout = row_layout((images, tokens, heads, columns), dtype)
-        image, token, head, one = layout.steps
-        return Layout(shape, (image, head, token, one), 0, layout.size, dtype)
+    users = list(lowering.fusion.last(node).users)
+    orders = {tuple(arguments(u)["dims"]) for u in users if u.target is _permute}
+    if len(orders) == 1 and all(u.target is _permute for u in users) and shape[-1] % width == 0:
+        order = [axis % len(shape) for axis in orders.pop()]
+        if order[-1] == len(shape) - 1:
+            layout = row_layout(tuple(shape[axis] for axis in order), dtype)
+            steps = [layout.steps[order.index(axis)] for axis in range(len(shape))]
+            return replace(layout, shape=shape, steps=tuple(steps))
     return row_layout(shape, dtype, width)
 
 
