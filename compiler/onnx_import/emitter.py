@@ -62,6 +62,7 @@ class Emitter:
         self._inputs = _Names(reserved=keyword.kwlist)
         self._placeholders: dict[fx.Node, str] = {}
         self._sizes: dict[tuple[fx.Node, int], int | fx.Node] = {}
+        self._parameters: dict[tuple[str, bytes, bytes], tuple[Constant, Constant]] = {}
         self._budget = FOLDING_BUDGET
         self._count = 0
 
@@ -143,6 +144,20 @@ class Emitter:
         self._stored[id(constant)] = node
         self._kept.append(constant)
         return node
+
+    def parameters(
+        self, scale: torch.Tensor, zero_point: torch.Tensor, name: str
+    ) -> tuple[Constant, Constant]:
+        """Return scale and zero point to be stored; equal ones of one name are shared."""
+        key = (name, scale.numpy().tobytes(), zero_point.numpy().tobytes())
+        if key not in self._parameters:
+            stem = name.removesuffix(".scale").removesuffix("_scale")
+            mark = "." if name.endswith(".scale") else "_"
+            self._parameters[key] = (
+                Constant(scale, f"{stem}{mark}scale"),
+                Constant(zero_point, f"{stem}{mark}zero_point"),
+            )
+        return self._parameters[key]
 
     def _fake_quantized(self, weight: QuantizedConstant, node: fx.Node) -> fx.Node:
         """Put a fake_quantize behind a stored weight; one of irregular scales stays as it is."""

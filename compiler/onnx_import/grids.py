@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -11,6 +12,7 @@ from planish.ir.integer import dtype_range, quantize
 from planish.passes.weights import along_axis
 
 from .call import Call
+from .emitter import Emitter
 from .values import Constant, Operand, Quantized, QuantizedConstant
 
 aten = torch.ops.aten
@@ -26,12 +28,14 @@ class Grid:
         zero_point: int32, of the same shape.
         dtype: Of the integers.
         axis: Of the channels, or None for one scale.
+        name: What the model calls the scale.
     """
 
     scale: torch.Tensor
     zero_point: torch.Tensor
     dtype: torch.dtype
     axis: int | None = None
+    name: str = "quantization"
 
     def same(self, other: Quantized) -> bool:
         """Whether integers on another grid mean the same values."""
@@ -90,7 +94,9 @@ def read_grid(
     shift = shift.reshape(-1).to(torch.int32).expand(max(values.numel(), 1)).reshape(values.shape)
     if axis is not None:
         axis = 0 if rank == 1 else axis % rank
-    return Grid(values.clone(), shift.clone(), dtype, axis)
+    given = call.value(scale)
+    name = given.name if isinstance(given, Constant) else call.name
+    return Grid(values.clone(), shift.clone(), dtype, axis, name)
 
 
 def quantized(call: Call, x: Operand, grid: Grid) -> Quantized | Constant:
@@ -100,7 +106,7 @@ def quantized(call: Call, x: Operand, grid: Grid) -> Quantized | Constant:
         scale, zero_point = grid.spread(x.tensor.dim())
         integers = quantize(x.tensor.float(), scale, zero_point, lo, hi).to(grid.dtype)
         return Constant(integers, x.name)
-    scale, zero_point = call.emitter.parameters(grid.scale, grid.zero_point, call.name)
+    scale, zero_point = call.emitter.parameters(grid.scale, grid.zero_point, grid.name)
     node = call.emit(_fake_quantize, x, scale, zero_point, grid.axis, lo, hi)
     return Quantized(node, grid.scale, grid.zero_point, grid.dtype, grid.axis)
 
@@ -135,23 +141,25 @@ def raw(call: Call, index: int) -> fx.Node | Constant:
     found = call.value(index)
     if not isinstance(found, Quantized):
         return call.operand(index)
-    return integers(call, found)
+    return integers(call.emitter, found)
 
 
-def integers(call: Call, value: Quantized) -> fx.Node:
-    """Return the integers that real values on a grid stand for."""
-    scale, zero_point = Grid(
-        value.scale, value.zero_point, value.dtype, value.axis
-    ).spread(call.rank(value.node))
-    parts: list[float] | list[Constant]
-    if value.axis is None:
-        parts = [float(scale), float(zero_point)]
-    else:
-        parts = [call.make(scale, "scale"), call.make(zero_point.float(), "zero_point")]
-    steps = call.emit(aten.round.default, call.emit(aten.div.Tensor, value.node, parts[0]))
-    return call.emit(
-        aten.to.dtype, call.emit(aten.add.Tensor, steps, parts[1]), value.dtype
+def integers(emitter: Emitter, value: Quantized) -> fx.Node:
+    """Return the integers that real values on a grid stand for, as a tensor of their type."""
+    scale, zero_point = Grid(value.scale, value.zero_point, value.dtype, value.axis).spread(
+        emitter.value(value.node).dim()
     )
+    parts: list[Any] = (
+        [float(scale), float(zero_point)]
+        if value.axis is None
+        else [
+            Constant(scale, "scale"),
+            Constant(zero_point.float(), "zero_point"),
+        ]
+    )
+    steps = emitter.emit(aten.round.default, emitter.emit(aten.div.Tensor, value.node, parts[0]))
+    shifted = emitter.emit(aten.add.Tensor, steps, parts[1])
+    return emitter.emit(aten.to.dtype, shifted, value.dtype)
 
 
 def _stored(constant: Constant, grid: Grid) -> Constant:
@@ -165,5 +173,5 @@ def _stored(constant: Constant, grid: Grid) -> Constant:
     lo, hi = dtype_range(tensor.dtype)
     if lo < 0 and bool((tensor > lo).all()):
         lo += 1  # symmetric, as insert-qdq makes them
-    expanded = (part.expand(tensor.shape) for part in (scale, zero_point))
-    return QuantizedConstant(values, name, True, *expanded, lo, hi)
+    spread = scale.expand(tensor.shape)
+    return QuantizedConstant(values, name, True, spread, zero_point.expand(tensor.shape), lo, hi)

@@ -9,6 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 import torch
 from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
+from onnx_graphsurgeon.logger import G_LOGGER
 from torch import fx
 
 from planish.ir.errors import ModelError, OperatorError, PlanishError
@@ -19,6 +20,8 @@ from planish.ir.printer import operator_label
 
 from .call import Call, NeedsConstantError
 from .emitter import Emitter, OpenSizeError
+from .grids import integers
+from .infinities import check_infinities
 from .loading import Source
 from .registry import Converter, converter
 from .signature import input_specs
@@ -57,6 +60,7 @@ class Importer:
         self._nodes(self.source.graph.nodes, env, self.source.opsets, {}, 0)
         outputs = [self._output(value.name, env) for value in self.source.proto.graph.output]
         self.graph.fx.output(outputs)
+        check_infinities(self.graph)
         names = [value.name for value in self.source.proto.graph.output]
         many = len(outputs) > 1
         self.graph.structure = ["tuple", list(range(len(outputs)))] if many else 0
@@ -148,13 +152,15 @@ class Importer:
         """Convert the body of a function with the values that it is called with."""
         if depth >= _DEEPEST:
             raise call.refuse(f"is a function nested deeper than {_DEEPEST}")
-        body = OnnxImporter.import_function(function)
+        with G_LOGGER.suppress():
+            body = OnnxImporter.import_function(_typed(function))
         defaults = {name: value for name, value in body.attrs.items() if value is not None}
         env: dict[str, Value] = {}
         for name, value in zip(function.input, call.inputs, strict=False):
             if value is not None:
                 env[name] = value
-        opsets = {("" if e.domain == "ai.onnx" else e.domain): int(e.version) for e in imports}
+        opsets = {"": self.source.opsets[""]}
+        opsets |= {("" if e.domain == "ai.onnx" else e.domain): int(e.version) for e in imports}
         for index, node in enumerate(body.nodes):
             node.name = f"{call.name}.{node.name or f'{node.op}_{index}'}"
         self._nodes(body.nodes, env, opsets, {**defaults, **call.attributes}, depth + 1)
@@ -166,7 +172,9 @@ class Importer:
         if isinstance(tensor, gs.Constant):
             if tensor.name not in self._constants:
                 values = self._tensor(tensor)
+                # Infinities are a mask's, not a weight's.
                 trainable = values.is_floating_point() and values.numel() > 1
+                trainable = trainable and bool(torch.isfinite(values).all())
                 self._constants[tensor.name] = Constant(values, tensor.name, trainable)
             return self._constants[tensor.name]
         return None  # an optional input of the function around, left out
@@ -185,10 +193,8 @@ class Importer:
         if isinstance(value, Constant):
             return self.emitter.stored(value)
         if isinstance(value, Quantized):
-            raise OperatorError(
-                f"the output {name!r} holds integers that QuantizeLinear made",
-                cure="end the model with DequantizeLinear",
-            )
+            self.emitter.fresh, self.emitter.where = [], name
+            return integers(self.emitter, value)
         if isinstance(value, Sizes):
             raise OpenSizeError(f"the output {name!r} is a size that depends on the batch")
         if value is None:
@@ -204,7 +210,11 @@ def _run(call: Call, found: Converter) -> list[Any]:
         return list(made) if isinstance(made, list | tuple) else [made]
     if first.axis is not None:
         raise call.refuse("moves integers with a scale a channel", cure="dequantize them first")
-    call.inputs[0] = first.node
+    for index, value in enumerate(call.inputs):
+        if isinstance(value, Quantized):
+            if not value.same_grid(first):
+                raise call.refuse("joins integers of unlike scales", cure="dequantize them first")
+            call.inputs[index] = value.node
     made = found.convert(call)
     outputs = list(made) if isinstance(made, list | tuple) else [made]
     outputs[:1] = [Quantized(outputs[0], first.scale, first.zero_point, first.dtype)]
@@ -219,6 +229,22 @@ def _attributes(node: gs.Node, given: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = value
         elif value.name in given:
             found[name] = given[value.name]
+    return found
+
+
+# The fields of an attribute, and the type that each stands for.
+_FIELDS = {"f": 1, "i": 2, "s": 3, "t": 4}
+
+
+def _typed(function: onnx.FunctionProto) -> onnx.FunctionProto:
+    """Return a function whose attributes say their types; some of ONNX's own don't."""
+    found = onnx.FunctionProto()
+    found.CopyFrom(function)
+    for node in found.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.UNDEFINED:
+                fields = [kind for name, kind in _FIELDS.items() if attribute.HasField(name)]
+                attribute.type = fields[0] if fields else onnx.AttributeProto.INT  # type: ignore[assignment]
     return found
 
 

@@ -22,6 +22,7 @@ _FILES = (
     "logic",
     "normalization",
     "pooling",
+    "qlinear",
     "quantized",
     "recurrent",
     "reduction",

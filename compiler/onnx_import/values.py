@@ -85,6 +85,15 @@ class Quantized:
     dtype: torch.dtype
     axis: int | None = None
 
+    def same_grid(self, other: Quantized) -> bool:
+        """Whether equal integers of both mean equal values."""
+        same = self.dtype == other.dtype and self.axis == other.axis
+        return (
+            same
+            and torch.equal(self.scale, other.scale)
+            and torch.equal(self.zero_point, other.zero_point)
+        )
+
 
 # What operators are emitted on.
 Operand = fx.Node | Constant

@@ -19,7 +19,7 @@ aten = torch.ops.aten
 
 
 # torch stores these, and computes nothing on them.
-_STORED_ONLY = (torch.uint16, torch.uint32, torch.uint64)
+STORED_ONLY = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def widened(convert: Convert) -> Convert:
@@ -30,7 +30,7 @@ def widened(convert: Convert) -> Convert:
         found = next(
             (call.dtype(v) for v in call.inputs if isinstance(v, fx.Node | Constant)), None
         )
-        if found not in _STORED_ONLY:
+        if found not in STORED_ONLY:
             return convert(call)
         for index, value in enumerate(call.inputs):
             if isinstance(value, fx.Node | Constant) and call.dtype(value) == found:

@@ -153,5 +153,3 @@ def _node(call: Call, value: Any) -> Operand:
     if isinstance(value, Quantized | tuple | list):
         raise OperatorError(f"{call.operator} has an unexpected form", where=call.where)
     return value
-
-

@@ -6,10 +6,8 @@ from typing import Any
 
 import torch
 
-from planish.ir.integer import dtype_range
-
 from ..call import Call
-from ..grids import Grid, quantized, raw, read_grid, real
+from ..grids import quantized, raw, read_grid, real
 from ..registry import converts
 from ..values import Constant, Operand, Quantized, Value
 from .layers import convert_conv
@@ -38,7 +36,9 @@ def convert_quantize(call: Call) -> Value:
     rank = call.rank(x)
     wanted = call.integer("output_dtype", 0)
     if wanted and wanted not in _INTEGERS:
-        raise call.refuse(f"quantizes to the element type {wanted}; 8- and 16-bit integers are supported")
+        raise call.refuse(
+            f"quantizes to the element type {wanted}; 8- and 16-bit integers are supported"
+        )
     dtype = _INTEGERS.get(wanted, torch.uint8)
     grid = read_grid(call, 1, 2, rank=rank, axis=call.integer("axis", 1), dtype=dtype)
     if not isinstance(x, Constant) and call.dtype(x) != torch.float32:
@@ -59,7 +59,9 @@ def convert_dequantize(call: Call) -> Value:
         rank, dtype = call.rank(x), call.dtype(x)
     if dtype.is_floating_point:
         raise call.refuse(f"reads {dtype}; integers are supported")
-    return real(call, 0, read_grid(call, 1, 2, rank=rank, axis=call.integer("axis", 1), dtype=dtype))
+    return real(
+        call, 0, read_grid(call, 1, 2, rank=rank, axis=call.integer("axis", 1), dtype=dtype)
+    )
 
 
 @converts("DynamicQuantizeLinear", since=11)
@@ -121,13 +123,3 @@ def sub_call(call: Call, operator: str, inputs: list[Any], **attributes: Any) ->
         emitter=call.emitter,
         read_tensor=call.read_tensor,
     )
-
-
-def result_grid(call: Call, y: Operand, scale: int, zero_point: int) -> Grid:
-    """Return the grid of a result."""
-    return read_grid(call, scale, zero_point, rank=call.rank(y))
-
-
-def is_byte(dtype: torch.dtype) -> bool:
-    """Whether a type is that of quantized activations."""
-    return dtype in (torch.uint8, torch.int8) and dtype_range(dtype)[1] < 256

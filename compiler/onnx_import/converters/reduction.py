@@ -11,7 +11,7 @@ import torch
 from ..call import Call
 from ..registry import converts
 from ..values import Operand, Value
-from .elementwise import cast
+from .elementwise import STORED_ONLY, cast
 
 aten = torch.ops.aten
 
@@ -102,10 +102,18 @@ def _extreme(target: Any, nothing: float) -> Callable[[Call, Operand, list[int],
             value = nothing > 0
         elif not dtype.is_floating_point:
             value = torch.iinfo(dtype).max if nothing > 0 else torch.iinfo(dtype).min
+        if dtype.is_floating_point:
+            _refuse_nothing(call, x, axes)
         empty = _empty(call, x, axes, keep, value)
         return empty if empty is not None else call.emit(target, x, axes, keep)
 
     return reduce
+
+
+def _refuse_nothing(call: Call, x: Operand, axes: list[int]) -> None:
+    """The extreme of no floats is infinite, which a canonical graph doesn't store."""
+    if any(call.shape(x)[axis] == 0 for axis in axes):
+        raise call.refuse("reduces axes without entries, which gives infinities")
 
 
 def reduce_product(call: Call) -> Value:
@@ -153,8 +161,8 @@ def convert_reduce_log_sum_exp(call: Call) -> Value:
 def _log_sum_exp(call: Call, x: Operand, axes: list[int], keep: bool) -> Operand:
     if not axes:
         return x
-    empty = _empty(call, x, axes, keep, -inf)
-    return empty if empty is not None else call.emit(aten.logsumexp.default, x, axes, keep)
+    _refuse_nothing(call, x, axes)
+    return call.emit(aten.logsumexp.default, x, axes, keep)
 
 
 _EXTREMES: dict[str, Any] = {"ArgMax": aten.argmax.default, "ArgMin": aten.argmin.default}
@@ -204,8 +212,10 @@ def convert_top_k(call: Call) -> list[Value]:
     if not 0 <= count <= call.fixed(x, axis):
         raise call.refuse(f"wants the first {count} of {call.fixed(x, axis)}")
     largest = call.flag("largest", True)
+    dtype = call.dtype(x)
+    x = cast(call, x, torch.int64) if dtype in STORED_ONLY else x
     places = call.emit(aten.argsort.stable, x, stable=True, dim=axis, descending=largest)
-    values = call.emit(aten.gather.default, x, axis, places)
+    values = cast(call, call.emit(aten.gather.default, x, axis, places), dtype)
     if count == call.fixed(x, axis):
         return [values, places]
     return [call.emit(aten.slice.Tensor, v, axis, 0, count, 1) for v in (values, places)]

@@ -207,7 +207,7 @@ def convert_tile(call: Call) -> Value:
     return call.emit(aten.repeat.default, x, counts)
 
 
-@converts("Concat", since=4)
+@converts("Concat", since=4, moves=True)
 def convert_concat(call: Call) -> Value:
     axis = call.integer("axis")
     if any_sizes(call):
@@ -360,6 +360,14 @@ def convert_cast_like(call: Call) -> Value:
     return cast(call, call.operand(0), call.dtype(call.operand(1)))
 
 
+@converts("BitCast", since=26)
+def convert_bit_cast(call: Call) -> Value:
+    x, dtype = call.operand(0), torch_dtype(call.integer("to"), f"node {call.name!r}")
+    if dtype.itemsize != call.dtype(x).itemsize:
+        raise call.refuse(f"reads {call.dtype(x)} as {dtype}, of another width")
+    return call.emit(aten.view.dtype, x, dtype)
+
+
 @converts("Range", since=11)
 def convert_range(call: Call) -> Value:
     start, limit, delta = (call.real(index) for index in range(3))
@@ -412,6 +420,8 @@ def convert_space_to_depth(call: Call) -> Value:
     channels, height, width = (call.fixed(x, axis) for axis in (1, 2, 3))
     if block < 1 or height % block or width % block:
         raise call.refuse(f"can't split {height}x{width} into blocks of {block}")
+    if call.text("mode", "DCR") == "CRD":
+        return call.emit(aten.pixel_unshuffle.default, x, block)
     high, wide = height // block, width // block
     parts = call.emit(aten.reshape.default, x, [-1, channels, high, block, wide, block])
     moved = call.emit(aten.permute.default, parts, [0, 3, 5, 1, 2, 4])
