@@ -34,6 +34,7 @@ _VALUE_BY_VALUE = (
     _planish.requantize_i8.default,
     _planish.clamp_i8.default,
     _planish.table_i8.default,
+    _planish.pad_i8.default,
     _planish.mean_i8.default,
 )
 _BYTES = (torch.uint8, torch.int8)

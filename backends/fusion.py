@@ -27,6 +27,8 @@ _BOUNDED = (
     _planish.layer_norm_i8.default,
     _planish.mean_i8.default,
     _planish.requantize_i8.default,
+    _planish.conv_transpose2d_i8.default,
+    _planish.resize_i8.default,
     _planish.avg_pool2d_i8.default,
     _planish.adaptive_avg_pool2d_i8.default,
 )

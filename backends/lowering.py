@@ -45,6 +45,11 @@ OPERATORS: dict[Any, str] = {
     _planish.requantize_i8.default: "elementwise:requantize",
     _planish.clamp_i8.default: "elementwise:clamp",
     _planish.table_i8.default: "elementwise:table",
+    _planish.conv_transpose2d_i8.default: "transposed:transposed_convolution",
+    _planish.conv2d_dq.default: "real_layer:convolution",
+    _planish.linear_dq.default: "real_layer:linear",
+    _planish.resize_i8.default: "resampling:resize",
+    _planish.pad_i8.default: "resampling:pad",
     _planish.max_pool2d_i8.default: "pooling:max_pool",
     _planish.avg_pool2d_i8.default: "pooling:average_pool",
     _planish.adaptive_avg_pool2d_i8.default: "pooling:adaptive_average_pool",
@@ -70,10 +75,26 @@ MOVEMENTS = frozenset(
         _aten.flip.default,
         _aten.channel_shuffle.default,
         _aten.pixel_shuffle.default,
+        _aten.pixel_unshuffle.default,
+        _aten.repeat.default,
+        _aten.roll.default,
+        _aten.index_select.default,
+        _aten.upsample_nearest2d.default,
+        _aten.reflection_pad2d.default,
+        _aten.replication_pad2d.default,
+        _aten.embedding.default,
     }
 )
+# Those of them that read an index, which may be computed.
+BY_INDEX: dict[Any, str] = {
+    _aten.embedding.default: "indexing:embedding",
+    _aten.index_select.default: "indexing:index_select",
+}
 _BYTES = (torch.uint8, torch.int8)
 _CONVOLUTION = _planish.conv2d_i8.default
+_CONVOLUTIONS = (_CONVOLUTION, _planish.conv2d_dq.default)
+_TRANSPOSED = _planish.conv_transpose2d_i8.default
+_PAD = _planish.pad_i8.default
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -208,13 +229,25 @@ class Lowering:
         return value
 
     def _wanted_halo(self, node: torch.fx.Node) -> tuple[Halo, int]:
-        """Return the border that the convolutions that read a node need, and what it holds."""
+        """Return the border that the convolutions that read a node need, and what it holds.
+
+        A pad is a border as well; what reads it then reads a view of this node's memory.
+        """
+        from .lower.transposed import reached_border
+
         shift = 128 if node.meta["val"].dtype == torch.int8 else 0
         wanted: list[tuple[Halo, int]] = []
         for user in node.users:
-            if user.target is _CONVOLUTION and arguments(user)["x"] is node:
-                values = arguments(user)
+            values = arguments(user) if user.op == "call_function" else {}
+            if values.get("x") is not node:
+                continue
+            if user.target in _CONVOLUTIONS:
                 wanted.append((reached_halo(self, user), values["x_zero_point"] + shift))
+            elif user.target is _TRANSPOSED:
+                wanted.append((reached_border(self, user), values["x_zero_point"] + shift))
+            elif user.target is _PAD:
+                sides = padded_sides(values["pad"], 4) or NO_HALO
+                wanted.append((sides, int(values["value"]) + shift))
         wanted = [(halo, zero) for halo, zero in wanted if halo != NO_HALO]
         if not wanted:
             return NO_HALO, 0
@@ -222,6 +255,10 @@ class Lowering:
         halos = [halo for halo, zero in wanted if zero == zero_point]
         top, left, bottom, right = (max(sides) for sides in zip(*halos, strict=True))
         return (top, left, bottom, right), zero_point
+
+    def border(self, value: Value) -> tuple[Halo, int]:
+        """Return the border that a value has, and what it holds."""
+        return self._halos.get(value, (NO_HALO, 0))
 
     def fill_halo(self, value: Value, zero_point: int) -> None:
         """Write a value's border."""
@@ -314,12 +351,20 @@ class Lowering:
         """Lower one integer node."""
         if node in self.fusion.joined:
             return
-        entry = OPERATORS.get(node.target, "movement:move")
+        entry = OPERATORS.get(node.target) or BY_INDEX.get(node.target, "movement:move")
         module, name = entry.split(":")
         function: Callable[[Lowering, torch.fx.Node], None] = getattr(
             importlib.import_module(f".lower.{module}", __package__), name
         )
         function(self, node)
+
+
+def padded_sides(pad: list[int], axes: int) -> Halo | None:
+    """Return (top, left, bottom, right) of a pad as torch spells it, if it only widens images."""
+    sides = [*map(int, pad), *[0] * (2 * axes - len(pad))]
+    if axes != 4 or min(sides) < 0 or any(sides[4:]):
+        return None
+    return sides[2], sides[0], sides[3], sides[1]
 
 
 def reached_halo(lowering: Lowering, node: torch.fx.Node) -> Halo:

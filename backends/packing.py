@@ -53,7 +53,22 @@ def _table(recipe: dict[str, Any], tensors: Tensors) -> Array:
 def _weight(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """The int8 weight as [out, in/groups, kh, kw]; a linear layer's gets a 1 x 1 kernel."""
     weight = tensors[recipe["weight"]]
+    if "phase" in recipe:
+        return _phase(weight, **recipe["phase"])
     return weight if weight.ndim == 4 else weight[:, :, None, None]
+
+
+def _phase(weight: Array, groups: int, rows: list[int], columns: list[int]) -> Array:
+    """Some taps of a transposed convolution's [in, out/groups, kh, kw] as a convolution's weight.
+
+    Without taps there is one of zeros.
+    """
+    into, out, *kernel = weight.shape
+    grouped = weight.reshape(groups, into // groups, out, *kernel).swapaxes(1, 2)
+    turned = grouped.reshape(groups * out, into // groups, *kernel)
+    if not rows or not columns:
+        return np.zeros((*turned.shape[:2], max(len(rows), 1), max(len(columns), 1)), np.int8)
+    return turned[:, :, rows][:, :, :, columns]
 
 
 def _channels(recipe: dict[str, Any], values: Array) -> Array:

@@ -26,7 +26,9 @@ FAMILIES: dict[str, str] = {
     "two-operands": "elementwise:build_two",
     "map": "elementwise:build_map",
     "gather": "movement:build_gather",
+    "take": "movement:build_take",
     "fill-halo": "movement:build_fill_halo",
+    "resize": "resampling:build_resize",
 }
 
 

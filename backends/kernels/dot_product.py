@@ -32,6 +32,7 @@ def build(
     residual: bool = False,
     partial: bool = False,
     parallel: bool = False,
+    real: bool = False,
 ) -> Any:
     """Return the kernel.
 
@@ -43,11 +44,13 @@ def build(
         residual: Add another activation after requantizing (the integer operator add_i8).
         partial: A block stores only its first `valid` channels (grouped layers).
         parallel: Share the tasks between the threads of TVM's pool.
+        real: Store `float32(accumulator) * multiplier`.
     """
     dot = INSTRUCTIONS[instruction]
     group, storage, packed = dot.group, dot.storage, dot.weight
     block_lanes = vectors * lanes
     columns = 3 if residual else 2
+    stored, kind = ("float32", "float32") if real else (storage, "int32")
     loop = T.parallel if parallel else T.serial
 
     @T.prim_func(private=True)
@@ -56,7 +59,7 @@ def build(
         weights: T.handle(packed),
         bias: T.handle("int32"),
         multiplier: T.handle("float32"),
-        y: T.handle(storage),
+        y: T.handle(stored),
         other: T.handle(storage),
         pixel_table: T.handle("int32"),
         run_table: T.handle("int32"),
@@ -86,7 +89,7 @@ def build(
         W = T.decl_buffer((ANY,), packed, data=weights)
         B = T.decl_buffer((ANY,), "int32", data=bias)
         M = T.decl_buffer((ANY,), "float32", data=multiplier)
-        Y = T.decl_buffer((ANY,), storage, data=y)
+        Y = T.decl_buffer((ANY,), stored, data=y)
         R = T.decl_buffer((ANY,), storage, data=other)
         pixel_offset = T.decl_buffer((ANY,), "int32", data=pixel_table)
         run_offset = T.decl_buffer((ANY,), "int32", data=run_table)
@@ -100,7 +103,7 @@ def build(
             accumulator = T.alloc_buffer((pixels * block_lanes,), "int32")
             weight = T.alloc_buffer((block_lanes * group,), packed)
             x_pixel = T.alloc_buffer((pixels,), "int32")
-            result = T.alloc_buffer((lanes,), "int32")
+            result = T.alloc_buffer((lanes,), kind)
             for i in T.serial(T.min(chunk_tiles, tiles - tile_first)):
                 first: T.let[T.int32] = T.min((tile_first + i) * pixels, n_pixels - pixels)
                 for p in T.unroll(pixels):
@@ -139,14 +142,23 @@ def build(
                         y_at: T.let[T.int32] = (
                             pixel_offset[(first + p) * columns + 1] + y_first + v * lanes
                         )
-                        result[T.ramp(0, 1, lanes)] = requantize(
-                            accumulator[T.ramp((p * vectors + v) * lanes, 1, lanes)],
-                            M[T.ramp((block * vectors + v) * lanes, 1, lanes)],
-                            lo,
-                            hi,
-                            zero_point,
-                            lanes,
-                        )
+                        if real:
+                            result[T.ramp(0, 1, lanes)] = (
+                                T.Cast(
+                                    f"float32x{lanes}",
+                                    accumulator[T.ramp((p * vectors + v) * lanes, 1, lanes)],
+                                )
+                                * M[T.ramp((block * vectors + v) * lanes, 1, lanes)]
+                            )
+                        else:
+                            result[T.ramp(0, 1, lanes)] = requantize(
+                                accumulator[T.ramp((p * vectors + v) * lanes, 1, lanes)],
+                                M[T.ramp((block * vectors + v) * lanes, 1, lanes)],
+                                lo,
+                                hi,
+                                zero_point,
+                                lanes,
+                            )
                         if residual:
                             result[T.ramp(0, 1, lanes)] = requantize(
                                 result[T.ramp(0, 1, lanes)] * T.broadcast(self_factor, lanes)
@@ -174,10 +186,10 @@ def build(
                             for c in T.serial(
                                 T.max(T.min(valid - in_group * block_lanes - v * lanes, lanes), 0)
                             ):
-                                Y[y_at + c] = T.Cast(storage, result[c])
+                                Y[y_at + c] = T.Cast(stored, result[c])
                         else:
                             Y[T.ramp(y_at, 1, lanes)] = T.Cast(
-                                f"{storage}x{lanes}", result[T.ramp(0, 1, lanes)]
+                                f"{stored}x{lanes}", result[T.ramp(0, 1, lanes)]
                             )
 
     return kernel

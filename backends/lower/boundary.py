@@ -12,12 +12,12 @@ from ..plan import Value
 from .movement import emit_map
 
 
-def _nest(
+def nest(
     shape: tuple[int, ...], x: Layout, y: Layout, *, inner: int
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """Return the loops over a tensor; of more than four axes, the leading ones are dense."""
-    nest = loop_nest(shape, x.steps, y.steps, inner=inner)
-    return nest or as_two_axes(shape, x, y, inner=inner)
+    loops = loop_nest(shape, x.steps, y.steps, inner=inner)
+    return loops or as_two_axes(shape, x, y, inner=inner)
 
 
 def quantize(lowering: Lowering, node: torch.fx.Node) -> None:
@@ -27,7 +27,7 @@ def quantize(lowering: Lowering, node: torch.fx.Node) -> None:
     zero_point = int(values["zero_point"])
     # Of few channels (an image's), whole rows are read; of many, whole pixels are written.
     inner = 0 if y.layout.pixels[3] < 8 else 1
-    nest = _nest(y.layout.shape, x.layout, y.layout, inner=inner)
+    loops = nest(y.layout.shape, x.layout, y.layout, inner=inner)
     numbers = (
         float(values["scale"]),
         0,
@@ -35,16 +35,16 @@ def quantize(lowering: Lowering, node: torch.fx.Node) -> None:
         int(values["hi"]) - zero_point,
         zero_point + y.shift,
     )
-    emit_map(lowering, "quantize", x, y, nest, lowering.label(node), numbers=numbers)
+    emit_map(lowering, "quantize", x, y, loops, lowering.label(node), numbers=numbers)
 
 
 def dequantize(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower dequantize: from the integer region to float32, row-major."""
     values = arguments(node)
     x, y = _readable(lowering, values["q"]), lowering.new_dense(node)
-    nest = _nest(y.layout.shape, x.layout, y.layout, inner=1)
+    loops = nest(y.layout.shape, x.layout, y.layout, inner=1)
     numbers = (float(values["scale"]), int(values["zero_point"]) + x.shift, 0, 0, 0)
-    emit_map(lowering, "dequantize", x, y, nest, lowering.label(node), numbers=numbers)
+    emit_map(lowering, "dequantize", x, y, loops, lowering.label(node), numbers=numbers)
 
 
 def _readable(lowering: Lowering, node: torch.fx.Node) -> Value:
@@ -59,8 +59,8 @@ def pack(lowering: Lowering, node: torch.fx.Node) -> Value:
     x = lowering.values[node]
     y = lowering.new_integer(node)
     lowering.values[node] = x
-    nest = _nest(y.layout.shape, x.layout, y.layout, inner=1)
-    emit_map(lowering, "shift", x, y, nest, lowering.label(node), numbers=(1.0, y.shift, 0, 0, 0))
+    loops = nest(y.layout.shape, x.layout, y.layout, inner=1)
+    emit_map(lowering, "shift", x, y, loops, lowering.label(node), numbers=(1.0, y.shift, 0, 0, 0))
     return y
 
 
@@ -71,7 +71,7 @@ def unpack(lowering: Lowering, node: torch.fx.Node) -> Value:
     y = lowering.new_dense(node)
     lowering.values[node] = value
     assert y.layout.dtype == dtype_name(node.meta["val"].dtype)
-    nest = _nest(y.layout.shape, x.layout, y.layout, inner=1)
+    loops = nest(y.layout.shape, x.layout, y.layout, inner=1)
     numbers = (1.0, -x.shift, 0, 0, 0)
-    emit_map(lowering, "shift", x, y, nest, lowering.label(node), numbers=numbers)
+    emit_map(lowering, "shift", x, y, loops, lowering.label(node), numbers=numbers)
     return y

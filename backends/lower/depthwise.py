@@ -14,13 +14,14 @@ class Depthwise(Strategy):
     """Fits layers whose every channel has its own filter."""
 
     def fits(self, layer: Layer, plan: Plan) -> bool:
-        """One input and one output channel a group, more than one group, nothing to add."""
+        """One input and one output channel a group, several groups, nothing to add, bytes out."""
         del plan
         return (
             layer.groups > 1
             and layer.in_channels == 1
             and layer.out_channels == layer.groups
             and layer.residual is None
+            and not layer.real
             and layer.x.layout.pixel_steps[2] % 8 == 0
         )
 
@@ -45,10 +46,10 @@ class Depthwise(Strategy):
         # The weight of the tap that makes the number even is zero.
         taps += taps[-1:] * (len(taps) % 2)
         common = {"block": block, "starts": starts}
-        weights = plan.parameter("depthwise-weights", weight=layer.weight, **common)
+        weights = plan.parameter("depthwise-weights", **layer.weight_recipe, **common)
         bias = plan.parameter(
             "depthwise-bias",
-            weight=layer.weight,
+            **layer.weight_recipe,
             bias=layer.bias,
             x_zero_point=layer.x_zero_point,
             **common,

@@ -92,6 +92,7 @@ def _emit_blocks(layer: Layer, blocks: Blocks, plan: Plan) -> None:
         # Vectors may write past a layer's last channel, but not into the next group's.
         partial=layer.groups > 1 and blocks.count % blocks.width != 0,
         parallel=parallel,
+        **({"real": True} if layer.real else {}),
     )
     other = residual.other if residual else layer.x
     table = plan.parameter("affine", counts=[images, height, width], maps=layer.pixel_maps())
@@ -165,7 +166,7 @@ def _parameters(layer: Layer, blocks: Blocks, plan: Plan) -> tuple[Parameter, Pa
     }
     weights = plan.parameter(
         "dot-weights",
-        weight=layer.weight,
+        **layer.weight_recipe,
         neighbours=instruction.group,
         merged_pixel=layer.x.layout.pixel_steps[2] if _is_merged(layer) else 0,
         dtype=instruction.weight,
@@ -173,7 +174,7 @@ def _parameters(layer: Layer, blocks: Blocks, plan: Plan) -> tuple[Parameter, Pa
     )
     bias = plan.parameter(
         "dot-bias",
-        weight=layer.weight,
+        **layer.weight_recipe,
         bias=layer.bias,
         x_zero_point=layer.x_zero_point,
         **common,

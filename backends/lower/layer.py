@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from planish.ir.errors import OperatorError
 
@@ -43,7 +43,8 @@ class Layer:
     Attributes:
         x: Input, with the border that the windows reach over.
         y: Output.
-        weight: Stored tensor, int8 [out, in/groups, kh, kw] or [out, in].
+        weight: Stored tensor, int8 [out, in/groups, kh, kw] or [out, in]; with a phase, that of a
+            transposed convolution, [in, out/groups, kh, kw].
         bias: Stored tensor, int32 [out], or None.
         multiplier: Stored tensor, float32 [out].
         kernel: (height, width).
@@ -57,6 +58,9 @@ class Layer:
         zero_point: Of the output in memory.
         residual: What the epilogue adds.
         label: The layer's name.
+        real: Whether the result is float32, `accumulator * multiplier`, without bounds.
+        phase: Of a transposed convolution, (rows, columns): the taps of its kernel that this layer
+            has, in the order of the input; none is one tap of zeros.
     """
 
     x: Value
@@ -75,6 +79,17 @@ class Layer:
     zero_point: int
     residual: Residual | None
     label: str
+    real: bool = False
+    phase: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+
+    @property
+    def weight_recipe(self) -> dict[str, Any]:
+        """What packing recipes say of the weight."""
+        if self.phase is None:
+            return {"weight": self.weight}
+        rows, columns = self.phase
+        taps = {"groups": self.groups, "rows": list(rows), "columns": list(columns)}
+        return {"weight": self.weight, "phase": taps}
 
     @property
     def out_channels(self) -> int:

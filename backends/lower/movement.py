@@ -55,6 +55,12 @@ def fill_halo(lowering: Lowering, value: Value, zero_point: int) -> None:
     )
 
 
+def fill(lowering: Lowering, value: Value, number: int, label: str) -> None:
+    """Write one number all over a value's memory."""
+    kernel = Kernel.of("fill-halo", dtype=value.layout.dtype)
+    lowering.plan.call(kernel, [value], [number, 1, 0, value.layout.size, *[0] * 6], label)
+
+
 def offsets(layout: Layout) -> Offsets:
     """Return the memory offset of each logical entry, in the logical shape."""
     total = np.full(layout.shape, layout.base, np.int64)
@@ -92,15 +98,72 @@ def copy_offsets(
         if nest is not None:
             emit_map(lowering, "copy", source, target, nest, label, bases=(x_base, y_base))
             return
+    for pieces in _periods(x.shape):
+        if _copy_pieces(lowering, source, target, [(x[p], y[p]) for p in pieces], label):
+            return
+    _gather(lowering, source, target, x, y, label)
+
+
+def _periods(shape: tuple[int, ...]) -> list[list[tuple[slice, ...]]]:
+    """Ways to cut an image into pieces of every n-th row and column, or channel.
+
+    Inside one of them, what a pixel shuffle or a nearest upsampling moves steps evenly.
+    """
+    if len(shape) != 4:
+        return []
+    every, ways = slice(None), []
+    for n in (2, 3, 4):
+        if shape[2] % n == 0 and shape[3] % n == 0 and shape[2] > n:
+            firsts = [(i, j) for i in range(n) for j in range(n)]
+            ways.append([(every, every, slice(i, None, n), slice(j, None, n)) for i, j in firsts])
+        if shape[1] % (n * n) == 0:
+            ways.append([(every, slice(i, None, n * n), every, every) for i in range(n * n)])
+    return ways
+
+
+def _copy_pieces(
+    lowering: Lowering,
+    source: Value,
+    target: Value,
+    pieces: list[tuple[Offsets, Offsets]],
+    label: str,
+) -> bool:
+    """Copy piece by piece if each of them steps evenly; return whether that was so."""
+    found = []
+    for x, y in pieces:
+        x_even, y_even = _even_steps(x), _even_steps(y)
+        loops = x_even and y_even and loop_nest(x.shape, x_even[1], y_even[1], inner=1)
+        if not x_even or not y_even or not loops:
+            return False
+        found.append((loops, (x_even[0], y_even[0])))
+    for loops, bases in found:
+        emit_map(lowering, "copy", source, target, loops, label, bases=bases)
+    return True
+
+
+def _gather(
+    lowering: Lowering, source: Value, target: Value, x: Offsets, y: Offsets, label: str
+) -> None:
+    """Copy through a table of runs: stretches that lie side by side in both."""
+    even = _even_steps(y)
+    if even is not None:  # in the target's memory order
+        axes = sorted(range(y.ndim), key=lambda axis: -abs(even[1][axis]))
+        x, y = x.transpose(axes).ravel(), y.transpose(axes).ravel()
+    else:
+        order = np.argsort(y, axis=None, kind="stable")
+        x, y = x.ravel()[order], y.ravel()[order]
+    ends = np.nonzero((np.diff(x) != 1) | (np.diff(y) != 1))[0] + 1
+    run = int(np.gcd.reduce(np.append(ends, x.size)))
     plan = lowering.plan
-    pairs = np.stack([x.ravel(), y.ravel()], 1).astype(np.int32)
-    name = plan.store(f"{label}/{target.name}/positions", pairs)
+    pairs = np.stack([x[::run], y[::run]], 1).astype(np.int32)
+    name = plan.store(f"{label}/{target.name}/{source.name}/positions{len(plan.steps)}", pairs)
     kernel = Kernel.of(
         "gather",
         dtype=source.layout.dtype,
         parallel=plan.parallel(x.size, PARALLEL_VALUES),
     )
-    plan.call(kernel, [source, target, plan.parameter("raw", tensor=name)], [x.size], label)
+    table = plan.parameter("raw", tensor=name)
+    plan.call(kernel, [source, target, table], [len(pairs), run], label)
 
 
 def _candidate_shapes(shape: tuple[int, ...], *values: Value) -> list[tuple[int, ...]]:
@@ -186,7 +249,7 @@ def move(lowering: Lowering, node: torch.fx.Node) -> None:
         n: torch.arange(int(start), int(end)).reshape(tuple(source.layout.shape))
         for n, source, start, end in zip(inputs, sources, starts, starts[1:], strict=False)
     }
-    taken = _run_on(node, numbered).numpy()
+    taken = _run_on(lowering, node, numbered).numpy()
     if len(sources) == 1 and _see(lowering, node, sources[0], taken):
         return
     target = lowering.new_integer(node)
@@ -196,7 +259,7 @@ def move(lowering: Lowering, node: torch.fx.Node) -> None:
         if not mine.any():
             continue
         x = offsets(source.layout).ravel()
-        box = _bounding_box(mine)
+        box = bounding_box(mine)
         if mine[box].all():
             moved = x[taken[box] - start]
             copy_offsets(lowering, source, target, moved, y[box], lowering.label(node))
@@ -221,7 +284,8 @@ def _see(lowering: Lowering, node: torch.fx.Node, source: Value, taken: Offsets)
     return True
 
 
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Return the smallest box that holds every True."""
     bounds = [
         np.nonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))[0]
         for axis in range(mask.ndim)
@@ -229,14 +293,27 @@ def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
     return tuple(slice(int(b[0]), int(b[-1]) + 1) for b in bounds)
 
 
-def _run_on(node: torch.fx.Node, numbered: dict[torch.fx.Node, torch.Tensor]) -> torch.Tensor:
+# Operators that torch has for real numbers only; positions are exact there below 2**53.
+_REAL_ONLY = (
+    torch.ops.aten.upsample_nearest2d.default,
+    torch.ops.aten.reflection_pad2d.default,
+    torch.ops.aten.replication_pad2d.default,
+)
+
+
+def _run_on(
+    lowering: Lowering, node: torch.fx.Node, numbered: dict[torch.fx.Node, torch.Tensor]
+) -> torch.Tensor:
     """Run a node on other inputs; sizes that the graph computes are known by now."""
 
     def known(argument: torch.fx.Node) -> Any:
         if argument in numbered:
-            return numbered[argument]
+            return numbered[argument].double() if real else numbered[argument]
+        if argument.op == "get_attr":
+            return lowering.graph.attribute(str(argument.target)).cpu()
         return int(argument.meta["val"])
 
+    real = node.target in _REAL_ONLY
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known)
     target: Any = node.target
-    return target(*args, **kwargs)
+    return target(*args, **kwargs).to(torch.int64)

@@ -17,7 +17,7 @@ from ..plan import Pointer, Value
 PARALLEL_READS = 1_000_000
 
 
-def _lanes(value: Value, largest: int) -> int:
+def channel_lanes(value: Value, largest: int) -> int:
     """Return how many channels to take at once: the most that divide the padded ones."""
     pixel = value.layout.pixel_steps[2]
     return next(lanes for lanes in (32, 16, 8, 4, 2, 1) if lanes <= largest and pixel % lanes == 0)
@@ -47,7 +47,7 @@ def max_pool(lowering: Lowering, node: torch.fx.Node) -> None:
     _, in_height, in_width, _ = x.layout.pixels
     rows = _seen_positions(in_height, height, kernel[0], stride[0], top, dilation[0])
     columns = _seen_positions(in_width, width, kernel[1], stride[1], left, dilation[1])
-    lanes = min(_lanes(x, plan.target.vector_bits // 16), _lanes(y, 32))
+    lanes = min(channel_lanes(x, plan.target.vector_bits // 16), channel_lanes(y, 32))
     blocks = -(-y.layout.shape[1] // lanes)
     reads = images * height * width * kernel[0] * kernel[1] * y.layout.shape[1]
     plan.call(
@@ -110,7 +110,7 @@ def _average(
     lo, hi = lowering.fusion.bounds(node)
     zero_point = int(values["y_zero_point"])
     multiplier = lowering.stored(values["multiplier"])
-    lanes = min(_lanes(x, 8), _lanes(y, 8))
+    lanes = min(channel_lanes(x, 8), channel_lanes(y, 8))
     reads = channels * x.layout.pixels[0] * x.layout.pixels[1] * x.layout.pixels[2]
     tables = [
         plan.parameter(
