@@ -2,8 +2,9 @@
 
     fake_quantize(move(x))       ->  move(fake_quantize(x))
     fake_quantize(cat([a, b]))   ->  cat([fake_quantize(a), fake_quantize(b)])
+    fake_quantize(relu(move(x))) ->  move(fake_quantize(relu(x)))
 
-Both are exact: moving and selecting values commute with a function of each value. What insert-qdq
+All are exact: moving and selecting values commute with a function of each value. What insert-qdq
 places stands there already, and stays as it is.
 """
 
@@ -27,6 +28,8 @@ def hoist_quantizers(graph: Graph) -> None:
     moved = False
     while waiting:
         node = waiting.pop()
+        while _hoist_clamp(graph, node):
+            moved = True
         if _can_hoist(graph, node):
             waiting += _hoist(graph, node)
             moved = True
@@ -43,6 +46,34 @@ def _can_hoist(graph: Graph, node: fx.Node) -> bool:
     qparams = read_qparams(graph, node)
     known = [_qparams_behind(graph, source) for source in activations(move)]
     return bool(known) and any(each != qparams for each in known)
+
+
+def _hoist_clamp(graph: Graph, node: fx.Node) -> bool:
+    """Let the clamps in front of a fake-quantize stand before what moves values; say if one did."""
+    clamps: list[fx.Node] = []
+    move = activations(node)[0]
+    while move.op == "call_function" and quantization(move) is Quantization.CLAMP:
+        clamps.append(move)
+        move = activations(move)[0]
+    if not clamps or any(len(each.users) != 1 for each in (*clamps, move)):
+        return False
+    if move.op != "call_function" or quantization(move) is not Quantization.SAME_SCALE:
+        return False
+    qparams = read_qparams(graph, node)
+    known = [_qparams_behind(graph, source) for source in activations(move)]
+    if move.target is fake_quantize or row(move).name == "pad" or all(q == qparams for q in known):
+        return False
+    first = clamps[-1]
+    made: dict[fx.Node, fx.Node] = {}
+    with graph.fx.inserting_before(move):
+        for source in dict.fromkeys(activations(move)):
+            made[source] = graph.fx.node_copy(first, lambda _, source=source: source)
+            made[source].meta = {**first.meta, "val": source.meta["val"]}
+    for source, new in made.items():
+        move.replace_input_with(source, new)
+    first.replace_all_uses_with(move)
+    graph.fx.erase_node(first)
+    return True
 
 
 def _qparams_behind(graph: Graph, node: fx.Node) -> QParams | None:
