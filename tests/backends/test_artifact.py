@@ -16,6 +16,7 @@ import torch
 
 from planish.backends import Artifact, Reference, build, load
 from planish.backends import artifact as artifact_module
+from planish.backends.container import write_container
 from planish.ir import ArtifactError, DataError, Graph, HistoryEntry, OptionError, PlanishError
 
 planish, aten = torch.ops.planish, torch.ops.aten
@@ -302,3 +303,12 @@ def test_runs_without_torch(
     compiled: tuple[Graph, Artifact], tmp_path: Path, torchfree_python: Path
 ) -> None:
     run_alone(str(torchfree_python), "", tmp_path, compiled[1])
+
+
+def test_large_parts_are_packed_quickly() -> None:
+    large = {"weight": np.zeros(5 << 20, np.int8)}
+    content = write_container({}, large, b"code")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        kinds = {info.filename: info.compress_type for info in archive.infolist()}
+    assert kinds["parameters.safetensors"] == zipfile.ZIP_DEFLATED
+    assert kinds["library.so"] == zipfile.ZIP_LZMA
