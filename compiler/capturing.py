@@ -239,8 +239,12 @@ def _check_runs(graph: Graph, examples: tuple[torch.Tensor, ...]) -> None:
 
 
 def _check_finite(graph: Graph) -> None:
+    """Refuse NaN, and infinities in weights; canonical form bounds those of masks."""
     for name, tensor in graph.attributes.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point():
+            continue
+        bad = torch.isnan(tensor) if not tensor.requires_grad else ~torch.isfinite(tensor)
+        if bool(bad.any()):
             raise ModelError(
                 f"the weight {name!r} holds NaN or infinity",
                 cure="train it again or load another checkpoint",

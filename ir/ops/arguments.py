@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import fx
 
 def arguments(node: fx.Node) -> dict[str, Any]:
     """Return every argument of an operator node by schema name, defaults filled in."""
+    if node.target is operator.getitem:  # of an operator with several results; it has no schema
+        return {"self": node.args[0], "index": node.args[1]}
     assert isinstance(node.target, torch._ops.OpOverload), node.target
     values: dict[str, Any] = {}
     for position, argument in enumerate(node.target._schema.arguments):

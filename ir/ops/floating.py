@@ -6,6 +6,7 @@ none has an integer meaning.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -63,6 +64,8 @@ ROWS = (
     _row("power", _aten.pow.Tensor_Tensor, "Pow", ("self", "exponent")),
     _row("threshold", _aten.threshold.default, "ThresholdedRelu"),
     _row("cast", _aten.to.dtype, "Cast"),
+    _row("bit_cast", _aten.view.dtype, "BitCast"),
+    _row("getitem", operator.getitem, inputs=()),
     _row("full", _aten.full.default, "ConstantOfShape", ()),
     _row("arange", _aten.arange.start_step, "Range", ()),
     _row("triu", _aten.triu.default, "Trilu"),

@@ -92,6 +92,7 @@ def _bound_masks(graph: Graph) -> bool:
         if tensor.requires_grad or not tensor.is_floating_point():
             continue
         if bool(torch.isinf(tensor).any()):
-            tensor.clamp_(-_LARGE, _LARGE)
+            bound = min(_LARGE, torch.finfo(tensor.dtype).max)
+            tensor.clamp_(-bound, bound)
             changed = True
     return changed

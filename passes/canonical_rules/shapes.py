@@ -27,7 +27,7 @@ def spell_view(graph: Graph, node: fx.Node) -> bool:
     if old == new:
         forward(graph, node, source)
         return True
-    if _keeps_batch(source, node) and len(new) == 2 and len(old) > 2:
+    if len(new) == 2 and len(old) > 2 and _keeps_batch(source, node):
         replace_with(graph, node, aten.flatten.using_ints, (source, 1, -1))
         return True
     sizes = [-1 if size is None else size for size in new]
