@@ -16,6 +16,7 @@ from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult
 from .context import Context
+from .fold_parameters import fold_parameters
 
 aten = torch.ops.aten
 _LAYERS = (aten.conv2d.default, aten.linear.default)
@@ -51,6 +52,7 @@ class FoldBatchNorm(Pass):
     def run(self, graph: Graph, context: Context) -> PassResult:
         """Fold every batch norm that can be, backwards before forwards."""
         del context
+        stored = fold_parameters(graph)
         refused: list[Refused] = []
         folded = kept = 0
         for node in graph.calls:
@@ -64,7 +66,7 @@ class FoldBatchNorm(Pass):
                 kept += 1
             else:
                 refused.append(Refused(get_origin(node).name, reason))
-        changed = folded + kept > 0
+        changed = stored + folded + kept > 0
         if changed:
             graph.prune_dead().infer()
         notes = {"folded": folded, "convolutions": kept}

@@ -19,6 +19,7 @@ from planish.ir.origin import get_origin
 from .base import Pass, PassResult, check_option, check_types
 from .context import Context
 from .exact_scales import exact_additions, round_bias
+from .fold_parameters import fold_parameters
 from .masked_ranges import masked_ranges
 from .observers import OBSERVERS, Histogram, QParams, choose_qparams, weight_scales
 from .quantization_placement import Placement, quantization_placement
@@ -93,6 +94,7 @@ class InsertQDQ(Pass):
                 cure="lower it as it is, or start from the float model",
             )
         graph.eval()
+        fold_parameters(graph)
         placement = quantization_placement(graph, self._skipped(graph))
         histograms = self._observe(graph, placement, context)
         limits = _RANGES[self._dtype(context)]

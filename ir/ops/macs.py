@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
+import torch
 from torch import fx
 
 from .arguments import arguments, weight_shape
+
+
+def _per_sample(node: fx.Node, sizes: Any) -> int:
+    """Return how many values a tensor of these sizes holds for one sample.
+
+    The samples need not lie on axis 0: attention has [length, n, width], windows [n * 4, ...].
+    Their number is the size of axis 0 of the graph's first input.
+    """
+    inputs = [n.meta.get("val") for n in node.graph.nodes if n.op == "placeholder"]
+    samples = [v.shape[0] for v in inputs if isinstance(v, torch.Tensor) and v.dim()]
+    count = prod(_hint(size) for size in sizes)
+    return count // max(_hint(samples[0]), 1) if samples else count
+
+
+def _hint(size: Any) -> int:
+    """The number that stands for a size while shapes are inferred."""
+    return size if isinstance(size, int) else size.node.hint
 
 
 def convolution_macs(node: fx.Node) -> int:
@@ -17,8 +36,7 @@ def convolution_macs(node: fx.Node) -> int:
 
 def linear_macs(node: fx.Node) -> int:
     """Rows of one sample times the weight's entries."""
-    middle = node.meta["val"].shape[1:-1]
-    return prod(int(size) for size in middle) * prod(weight_shape(node))
+    return _per_sample(node, node.meta["val"].shape[:-1]) * prod(weight_shape(node))
 
 
 def transposed_convolution_macs(node: fx.Node) -> int:
@@ -30,9 +48,6 @@ def transposed_convolution_macs(node: fx.Node) -> int:
 
 
 def matmul_macs(node: fx.Node) -> int:
-    """Output values of one sample times the length of the sums; axis 0 holds the samples."""
+    """Output values of one sample times the length of the sums."""
     first = next(iter(arguments(node).values()))
-    inner = int(first.meta["val"].shape[-1])
-    sizes = node.meta["val"].shape
-    batched = len(sizes) > 2 or first.meta["val"].dim() > 2
-    return inner * prod(int(size) for size in (sizes[1:] if batched else sizes))
+    return _hint(first.meta["val"].shape[-1]) * _per_sample(node, node.meta["val"].shape)

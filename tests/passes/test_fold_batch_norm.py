@@ -89,10 +89,16 @@ class Computed(nn.Module):
         return self.bn(torch.conv2d(x, torch.tanh(self.weight)))
 
 
+def test_a_computed_weight_is_stored_and_folded_into() -> None:
+    graph, reasons = fold(Computed(), 3, 6, 6)
+    assert reasons == []
+    assert [node.target for node in graph.calls] == [torch.ops.aten.conv2d.default]
+    assert all(tensor.requires_grad for tensor in graph.attributes.values())
+
+
 CONVOLUTIONS = {
     "read elsewhere": Forked(),
     "shared weight": Shared(),
-    "computed weight": Computed(),
     "in front of padding": nn.Sequential(norm(3), nn.Conv2d(3, 4, 3, padding=1)),
     "between activations": nn.Sequential(nn.ReLU(), norm(3), nn.ReLU()),
     "without weight and bias": nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3, affine=False)),
