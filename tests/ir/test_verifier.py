@@ -164,3 +164,98 @@ def test_integer_level() -> None:
     assert codes(integer(torch.int16, 255)) == {"I2"}
     assert codes(integer(torch.int8, 256)) == {"I3"}
     assert codes(integer(torch.int8, 255, spoil=True)) == {"I1"}
+
+
+def one_operator(name: str, *args: object, dtype: torch.dtype = torch.uint8) -> Graph:
+    """A graph of quantize, one integer operator on [n, 3, 4, 4], and dequantize.
+
+    A tensor among the arguments is stored; "x" stands for the quantized value.
+    """
+    from planish.ir import Origin
+
+    graph = Graph(
+        torch.fx.GraphModule(torch.nn.Module(), torch.fx.Graph()),
+        Level.INTEGER,
+        [InputSpec("x", (None, 3, 4, 4), torch.float32)],
+        0,
+    )
+
+    def add(target: object, *operands: object) -> torch.fx.Node:
+        node = graph.fx.call_function(target, operands)  # type: ignore[arg-type]
+        node.meta["origin"] = Origin("x")
+        return node
+
+    ops = torch.ops.planish
+    low, high = (0, 255) if dtype == torch.uint8 else (-128, 127)
+    x = add(ops.quantize.default, graph.fx.placeholder("x"), 0.1, 0, low, high, dtype)
+    operands: list[object] = []
+    for index, value in enumerate(args):
+        if isinstance(value, torch.Tensor):
+            graph.set_attribute(f"t{index}", value)
+            operands.append(graph.fx.get_attr(f"t{index}"))
+        else:
+            operands.append(x if isinstance(value, str) else value)
+    y = add(getattr(ops, name).default, *operands)
+    graph.fx.output((add(ops.dequantize.default, y, 0.1, 0),))
+    return graph.infer()
+
+
+U8 = (0, 0, 255, torch.uint8)
+ROW = torch.tensor([[0, 1]] * 4, dtype=torch.int32)
+HALVES = torch.full((4, 2), 512, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (
+            ("add_i8", "x", "x", 0, 0, 32767, -32767, 15, *U8),
+            ("add_i8", "x", "x", 0, 0, 32767, -32768, 15, *U8),
+        ),
+        (
+            ("table_i8", "x", torch.zeros(256, dtype=torch.uint8)),
+            ("table_i8", "x", torch.zeros(255, dtype=torch.uint8)),
+        ),
+        (
+            ("softmax_i8", "x", torch.full((256,), 2**23, dtype=torch.int32), 1, 255.0, *U8),
+            ("softmax_i8", "x", torch.full((256,), 2**24, dtype=torch.int32), 1, 255.0, *U8),
+        ),
+        (
+            ("softmax_i8", "x", torch.full((256,), 2**23, dtype=torch.int32), -1, 255.0, *U8),
+            ("softmax_i8", "x", torch.full((256,), 2**23, dtype=torch.int32), 0, 255.0, *U8),
+        ),
+        (
+            ("layer_norm_i8", "x", torch.ones(4), ROW[0, 0].expand(4), 1, 5, 0, *U8),
+            ("layer_norm_i8", "x", torch.ones(4), torch.full((4,), 2**23).int(), 1, 5, 0, *U8),
+        ),
+        (
+            ("layer_norm_i8", "x", torch.ones(4), ROW[0, 0].expand(4), 1, 5, 0, *U8),
+            ("layer_norm_i8", "x", torch.ones(4), ROW[0, 0].expand(4), 1, -1, 0, *U8),
+        ),
+        (
+            ("mean_i8", "x", [1, 3], True, 0.5, 0, *U8),
+            ("mean_i8", "x", [0], True, 0.5, 0, *U8),
+        ),
+        (
+            ("resize_i8", "x", ROW, HALVES, ROW, HALVES, 0.5, 0, *U8),
+            ("resize_i8", "x", ROW, HALVES, ROW + 3, HALVES, 0.5, 0, *U8),
+        ),
+        (
+            ("resize_i8", "x", ROW, HALVES, ROW, HALVES, 0.5, 0, *U8),
+            ("resize_i8", "x", ROW, HALVES + 1, ROW, HALVES, 0.5, 0, *U8),
+        ),
+        (("pad_i8", "x", [1, 1], 255), ("pad_i8", "x", [1, 1], -1)),
+    ],
+)
+def test_constants_leave_room(good: tuple[object, ...], bad: tuple[object, ...]) -> None:
+    assert codes(one_operator(*good)) == set()  # type: ignore[arg-type]
+    assert codes(one_operator(*bad)) == {"I4"}  # type: ignore[arg-type]
+
+
+def test_multipliers_are_finite_and_padding_is_quantized() -> None:
+    assert codes(one_operator("mul_i8", "x", "x", 0.5, 0, 0, *U8)) == set()
+    assert codes(one_operator("mul_i8", "x", "x", -0.5, 0, 0, *U8)) == {"I2"}
+    padded = one_operator("pad_i8", "x", [1, 1], 0)
+    (node,) = [n for n in padded.calls if n.target is torch.ops.planish.pad_i8.default]
+    node.target = aten.constant_pad_nd.default
+    assert codes(padded.infer()) == {"I1"}
