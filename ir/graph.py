@@ -104,6 +104,9 @@ class Graph:
     def new_attribute(self, name: str, value: torch.Tensor, *, trainable: bool = False) -> str:
         """Add a tensor under `name`, or under `name_1`, `name_2`, ... where that is taken."""
         taken = set(self.attributes)
+        # An operator's name may be that of a module's method ("float"), which hides what is stored.
+        parts = [f"{part}_" if hasattr(fx.GraphModule, part) else part for part in name.split(".")]
+        name = ".".join(parts)
         unique, count = name, 0
         while unique in taken:
             count += 1

@@ -191,6 +191,11 @@ def test_shared_tensors_stay_shared() -> None:
     assert list(graph.attributes) == ["first.weight"]
 
 
+def test_a_stored_tensor_may_bear_the_name_of_a_method(graph: Graph) -> None:
+    name = graph.copy().new_attribute("float.scale", torch.ones(1))
+    assert name == "float_.scale"
+
+
 def test_an_operator_without_a_row_is_named() -> None:
     class Odd(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
