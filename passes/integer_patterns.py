@@ -13,7 +13,7 @@ from planish.ir.graph import Graph
 from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
 
 from .observers import QParams
-from .obstacles import obstacle
+from .obstacles import obstacle, pads_maxima
 
 fake_quantize = torch.ops.planish.fake_quantize.default
 _INF = float("inf")
@@ -116,7 +116,7 @@ def _shared_qparams(node: fx.Node, found: Patterns) -> QParams | None:
     known = [found.quantized.get(source) for source in activations(node)]
     if not known or any(qparams != known[0] for qparams in known):
         return None
-    if row(node).name == "pad" and known[0] is not None:
+    if row(node).name == "pad" and known[0] is not None and not pads_maxima(node):
         return known[0] if represents(known[0], arguments(node)["value"]) else None
     return known[0]
 

@@ -54,6 +54,9 @@ def _sum(node: fx.Node, values: dict[str, Any]) -> str | None:
     return None
 
 
+_LOWEST = -1e38  # what pads a maximum: negative infinity, or the smallest float
+
+
 def _matmul(node: fx.Node, values: dict[str, Any]) -> str | None:
     del values
     if any(operand.meta["val"].dim() < 2 for operand in activations(node)):
@@ -67,8 +70,19 @@ def _images(node: fx.Node, values: dict[str, Any]) -> str | None:
     return None if dim == 4 else f"{row(node).name} of {dim} axes has no integer form"
 
 
+def pads_maxima(node: fx.Node) -> bool:
+    """Whether a node pads, with less than any number, what only a maximum reads.
+
+    Its padding never wins: the smallest integer serves as well, on whatever scale.
+    """
+    if row(node).name != "pad" or arguments(node)["value"] > _LOWEST:
+        return False
+    return all(user.op == "call_function" and row(user).name == "max_pool2d" for user in node.users)
+
+
 def _pad(node: fx.Node, values: dict[str, Any]) -> str | None:
-    del node
+    if pads_maxima(node):
+        return None
     if not math.isfinite(values["value"]):
         return f"it pads with {values['value']}, which no scale represents"
     return None

@@ -25,7 +25,7 @@ from planish.ir.history import Refused
 from planish.ir.ops import Quantization, activations, arguments, quantization, row
 from planish.ir.origin import get_origin
 
-from .obstacles import obstacle
+from .obstacles import obstacle, pads_maxima
 from .stored_values import stored_values
 from .weights import has_weight
 
@@ -163,7 +163,7 @@ def _join_inputs(node: fx.Node, placement: Placement) -> None:
     for other in (node, *others):
         if other is not first:
             placement.join(first, other)
-    if row(node).name == "pad" and arguments(node)["value"] != 0:
+    if row(node).name == "pad" and arguments(node)["value"] != 0 and not pads_maxima(node):
         placement.watched.append(node)
 
 

@@ -111,6 +111,10 @@ OPERATORS: dict[str, tuple[Model, tuple[Tensor, ...]]] = {
     "nearest_factor": (resized(scale_factor=2.0), ()),
     "pad_zero": (Model(lambda m, x: F.pad(torch.tanh(x), [1, 2, 0, 1])), (images(),)),
     "pad_value": (Model(lambda m, x: F.pad(x.tanh(), [1, 0], value=5.0).sigmoid()), (images(),)),
+    "pad_maximum": (
+        Model(lambda m, x: F.max_pool2d(F.pad(x.tanh(), [0, 1, 0, 1], value=-torch.inf), 3, 2)),
+        (images(),),
+    ),
     "reflection": (Model(lambda m, x: F.pad(x.tanh(), [1, 2, 1, 0], mode="reflect")), (images(),)),
     "number_first": (Model(lambda m, x: 1.0 - x.sigmoid()), (images(),)),
     "number_over": (Model(lambda m, x: 1.0 / (x.abs() + 0.5)), (images(),)),
