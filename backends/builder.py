@@ -107,6 +107,13 @@ def _check_options(graph: Graph, threads: int, io: str) -> None:
         raise OptionError(
             "the graph is quantized, not integer", cure="run passes.LowerToInteger() first"
         )
+    for node in graph.nodes:
+        if getattr(node.meta.get("val"), "dtype", None) == torch.bfloat16:
+            raise OperatorError(
+                f"{node.name!r} is bfloat16, which no kernel computes",
+                where=graph.origin(node).name or node.name,
+                cure="convert the model with model.float() before it is captured",
+            )
     for spec in graph.inputs:
         if None in spec.shape:
             raise OptionError(

@@ -14,7 +14,7 @@ from tvm import relax as _relax
 
 from planish.ir.ops import arguments
 
-from .loops import build_running, build_scatter, build_sort
+from .loops import build_bit_cast, build_running, build_scatter, build_sort
 
 # TVM's annotations ask for more exact types than it takes.
 relax: Any = _relax
@@ -141,12 +141,42 @@ def _take(table: str, axis: str | None, index: str) -> Converter:
     return convert
 
 
+def _shift(operator: Any) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        return importer.block_builder.emit(operator(known["self"], known["other"]))
+
+    return convert
+
+
+def _bit_cast(node: torch.fx.Node, importer: Any) -> Any:
+    x = importer.env[node.args[0]]
+    shape, wanted = _shape(x), str(node.meta["val"].dtype).removeprefix("torch.")
+    if tuple(node.meta["val"].shape) != shape or "bool" in (wanted, str(x.ty.dtype)):
+        raise NotImplementedError("values seen as ones of another size")
+    function = build_bit_cast(shape, str(x.ty.dtype), wanted)
+    return _call(importer, function, "bit_cast", [x], [_type(shape, wanted)])
+
+
+def _select(node: torch.fx.Node, importer: Any) -> Any:
+    known = _known(node, importer)
+    x, index = known["self"], int(known["index"])
+    axis = _axis(x, known["dim"])
+    number = relax.const(index + _shape(x)[axis] if index < 0 else index, "int64")
+    return importer.block_builder.emit(relax.op.take(x, number, axis, mode="clip"))
+
+
 CONVERTERS: dict[str, Converter] = {
     "cumsum.default": _running(product=False),
     "cumprod.default": _running(product=True),
     "sort.default": _sort,
     "sort.stable": _sort,
     "argsort.default": _argsort,
+    "argsort.stable": _argsort,
+    "bitwise_left_shift.Tensor": _shift(relax.op.left_shift),
+    "bitwise_right_shift.Tensor": _shift(relax.op.right_shift),
+    "select.int": _select,
+    "view.dtype": _bit_cast,
     "topk.default": _topk,
     "scatter.src": _scatter("set"),
     "scatter.value": _scatter("set"),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from .indexing import INDEXING
 from .resampling import RESAMPLING
+from .sampling import SAMPLING
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -44,6 +45,31 @@ def _promoted(target: Any, *, real: bool = False, count: int = 2) -> Callable[..
     return call
 
 
+def _in_float32(target: Any) -> Callable[..., Any]:
+    """Return a layer that computes in float32, as TVM's kernels do, and casts its result back."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        dtype = args[0].dtype
+        if dtype == torch.float64:
+            raise NotImplementedError("it computes in float64; model.float() converts the model")
+        if dtype != torch.float16:
+            return target(*args, **kwargs)
+        real = [a.float() if isinstance(a, Tensor) else a for a in args]
+        return target(*real, **kwargs).to(dtype)
+
+    return call
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype.is_floating_point:
+        return _in_float32(_aten.matmul.default)(a, b)
+    if a.dim() == 1 or b.dim() == 1:
+        wide = _matmul(a[None] if a.dim() == 1 else a, b[:, None] if b.dim() == 1 else b)
+        wide = wide.squeeze(-2) if a.dim() == 1 else wide
+        return wide.squeeze(-1) if b.dim() == 1 else wide
+    return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2, dtype=a.dtype)
+
+
 def _add(a: Tensor, b: Tensor | float, *, alpha: float = 1) -> Tensor:
     scaled = b if alpha == 1 else b * alpha
     return _promoted(_aten.add.Tensor)(a, scaled)
@@ -65,6 +91,20 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         dtype = torch.promote_types(dtype, tensor.dtype)
     kept = [t.to(dtype) for t in tensors if tuple(t.shape) != (0,)]
     return kept[0] if len(kept) == 1 else _aten.cat.default(kept, dim)
+
+
+def _relu(x: Tensor) -> Tensor:
+    # A maximum would make 0 of a NaN.
+    return torch.where(x <= 0, torch.zeros((), dtype=x.dtype), x)
+
+
+def _clamp(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """NaN stays NaN; where the bounds cross, the upper one wins."""
+    if not x.is_floating_point():
+        return _aten.clamp.default(x, low, high)
+    if low is not None:
+        x = torch.where(x < low, torch.full((), low, dtype=x.dtype), x)
+    return x if high is None else torch.where(x > high, torch.full((), high, dtype=x.dtype), x)
 
 
 def _selu(x: Tensor) -> Tensor:
@@ -200,6 +240,7 @@ _COMPARISONS = [
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **INDEXING,
     **RESAMPLING,
+    **SAMPLING,
     **{target: _promoted(target) for target in _COMPARISONS},
     **{
         target: _promoted(target)
@@ -221,6 +262,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _aten.div.Tensor: _promoted(_aten.div.Tensor, real=True),
     _aten.where.self: _where,
     _aten.cat.default: _cat,
+    _aten.relu.default: _relu,
+    _aten.clamp.default: _clamp,
     _aten.selu.default: _selu,
     _aten.isfinite.default: _isfinite,
     _aten.erfc.default: lambda x: 1 - torch.erf(x),
@@ -229,13 +272,20 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _aten.pow.Scalar: _pow_of_scalar,
     _aten.group_norm.default: _group_norm,
     _aten.avg_pool2d.default: _avg_pool2d,
-    _aten.conv_transpose3d.input: _conv_transpose3d,
+    _aten.conv_transpose3d.input: _in_float32(_conv_transpose3d),
+    _aten.matmul.default: _matmul,
+    **{
+        target: _in_float32(target)
+        for target in (
+            _aten.conv2d.default,
+            _aten.conv3d.default,
+            _aten.conv_transpose2d.input,
+            _aten.linear.default,
+        )
+    },
     _aten.one_hot.default: _one_hot,
     _aten.max.dim: _max_dim,
     _aten.min.dim: _min_dim,
     _aten.nonzero.default: _refused(_DEPENDS),
     _aten.masked_select.default: _refused(_DEPENDS),
-    # TVM's importer takes its arguments in another sense and computes something else.
-    _aten.grid_sampler_2d.default: _refused("there is no kernel for it"),
-    _aten.grid_sampler.default: _refused("there is no kernel for it"),
 }

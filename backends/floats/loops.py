@@ -45,6 +45,20 @@ def build_running(shape: Shape, dtype: str, axis: int, product: bool) -> Any:
     return running
 
 
+def build_bit_cast(shape: Shape, dtype: str, wanted: str) -> Any:
+    """The same bits as values of another dtype of the same size."""
+
+    @T.prim_func(private=True)
+    def bit_cast(x: T.Buffer(shape, dtype), y: T.Buffer(shape, wanted)) -> None:
+        T.func_attr({"tirx.noalias": True})
+        X = T.decl_buffer((prod(shape),), dtype, data=x.data)
+        Y = T.decl_buffer((prod(shape),), wanted, data=y.data)
+        for i in T.serial(prod(shape)):
+            Y[i] = T.reinterpret(wanted, X[i])
+
+    return bit_cast
+
+
 def _goes_before(left: Any, right: Any, dtype: str, descending: bool) -> Any:
     """Whether `left` comes strictly before `right`; a NaN counts as the largest, as in torch."""
     smaller = right < left if descending else left < right
