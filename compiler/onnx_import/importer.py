@@ -166,7 +166,7 @@ class Importer:
         self._nodes(body.nodes, env, opsets, {**defaults, **call.attributes}, depth + 1)
         return [env.get(name) for name in function.output]
 
-    def _input(self, tensor: gs.Tensor, env: dict[str, Value]) -> Value | None:
+    def _input(self, tensor: Any, env: dict[str, Value]) -> Value | None:
         if not tensor.name or tensor.name in env:
             return env.get(tensor.name) if tensor.name else None
         if isinstance(tensor, gs.Constant):
@@ -188,7 +188,8 @@ class Importer:
     def _output(self, name: str, env: dict[str, Value]) -> fx.Node:
         value = env.get(name)
         if value is None:
-            stored = next((t for t in self.source.graph.outputs if t.name == name), None)
+            tensors: list[Any] = self.source.graph.outputs
+            stored = next((t for t in tensors if t.name == name), None)
             value = self._input(stored, env) if stored is not None else None
         if isinstance(value, Constant):
             return self.emitter.stored(value)

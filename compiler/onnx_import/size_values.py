@@ -29,8 +29,9 @@ def as_sizes(value: Value | None) -> Sizes | None:
     """Return a value that holds whole numbers on at most one axis as sizes, or None."""
     if isinstance(value, Sizes):
         return value
-    plain = isinstance(value, Constant) and value.tensor.dim() <= 1
-    if not plain or value.tensor.is_floating_point() or value.tensor.dtype == torch.bool:
+    if not isinstance(value, Constant) or value.tensor.dim() > 1:
+        return None
+    if value.tensor.is_floating_point() or value.tensor.dtype == torch.bool:
         return None
     return Sizes(tuple(value.tensor.reshape(-1).tolist()), value.tensor.dim() == 0)
 

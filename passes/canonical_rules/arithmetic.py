@@ -139,11 +139,16 @@ def spell_square(graph: Graph, node: fx.Node) -> bool:
 
 @looks_at(aten.div.Tensor)
 def spell_division(graph: Graph, node: fx.Node) -> bool:
-    """x / y, y computed and smaller than x -> x * reciprocal(y), one division for each y."""
+    """x / y, y computed and smaller than x -> x * reciprocal(y), one division for each y.
+
+    Not where only a rounding reads it: the last bit decides there.
+    """
     x, y = node.args[:2]
     if not isinstance(y, fx.Node) or not isinstance(x, fx.Node) or y.op == "get_attr":
         return False
     if same_shape(y, node) or not graph.dtype(y).is_floating_point:
+        return False
+    if all(user.target is aten.round.default for user in node.users):
         return False
     inverse = Rewriter(graph, node).call(aten.reciprocal.default, y)
     replace_with(graph, node, aten.mul.Tensor, (x, inverse))

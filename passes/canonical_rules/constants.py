@@ -61,7 +61,7 @@ def _evaluate(graph: Graph, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
 
 def _foldable(node: fx.Node) -> bool:
     target: Any = node.target
-    quantizes = target.namespace == "planish"
+    quantizes = target.namespace in ("planish", "quantized_decomposed")
     return not (quantizes or _RANDOM in target.tags or follows_mode(node))
 
 
@@ -88,11 +88,17 @@ def _substitute(reader: fx.Node, old: fx.Node, new: Any) -> None:
 def _bound_masks(graph: Graph) -> bool:
     """Replace infinities in stored constants, as masks have them, by large numbers."""
     changed = False
+    halves = any(node.meta["val"].dtype == torch.float16 for node in graph.nodes if _tensor(node))
+    # The same number in every type of the graph, so that it is itself when it is cast.
+    bound = torch.finfo(torch.float16).max if halves else _LARGE
     for tensor in graph.attributes.values():
         if tensor.requires_grad or not tensor.is_floating_point():
             continue
         if bool(torch.isinf(tensor).any()):
-            bound = min(_LARGE, torch.finfo(tensor.dtype).max)
             tensor.clamp_(-bound, bound)
             changed = True
     return changed
+
+
+def _tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)

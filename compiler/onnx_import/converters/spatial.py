@@ -113,7 +113,7 @@ def _resized(
             factor = size / before if before else 1.0
         else:
             size = int(before * factor)
-        if size is None or size < 1 or factor <= 0:
+        if size < 1 or factor <= 0:
             raise call.refuse(f"resizes axis {axis} from {before} to {size}")
         if size != before or factor != 1 or how.window:
             plan[axis] = (size, factor)
