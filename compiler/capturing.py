@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import importlib
 import os
 import sys
 import sysconfig
@@ -198,6 +199,8 @@ def _from_file(path: Path) -> Graph:
         raise ModelError(
             "not a model file", where=where, cure="give a .pt2 or .onnx file, or a saved graph"
         )
+    # Registers torch.ops.quantized_decomposed, which models quantized by PyTorch are made of.
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
     try:
         program = torch.export.load(path)
     except Exception as error:

@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 from torch.fx.node import map_arg
 
+from . import integer  # noqa: F401  (defines torch.ops.planish)
 from .errors import ModelError
 from .origin import get_origin
 
@@ -116,7 +117,8 @@ def get_tensor(module: torch.nn.Module, name: str) -> torch.Tensor:
 
 def _fake_input(mode: FakeTensorMode, spec: InputSpec) -> torch.Tensor:
     sizes = [_BATCH_HINT if size is None else size for size in spec.shape]
-    dynamic = [DimDynamic.STATIC if size is not None else DimDynamic.DYNAMIC for size in spec.shape]
+    # DUCK: equal sizes are one symbol, so that every input has the same batch.
+    dynamic = [DimDynamic.STATIC if size is not None else DimDynamic.DUCK for size in spec.shape]
     context = StatelessSymbolicContext(dynamic_sizes=dynamic)
     if None not in spec.shape:
         with mode:
@@ -197,6 +199,7 @@ _RULES: dict[Any, Any] = {
         )
     },
     _aten.batch_norm.default: _batch_norm,
+    torch.ops.planish.fake_quantize.default: lambda x, *_: x.new_empty(x.shape),
     torch.ops.aten.lstm.input: _lstm,
     torch.ops.aten.constant_pad_nd.default: _padded,
     torch.ops.aten.pad.default: _padded,

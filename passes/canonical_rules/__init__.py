@@ -17,12 +17,14 @@ from .convolution import CONVOLUTION_RULES
 from .creation import CREATION_RULES
 from .in_place import replace_in_place
 from .indexing import INDEXING_RULES
+from .logic import LOGIC_RULES
 from .movement import MOVEMENT_RULES
 from .normalization import NORMALIZATION_RULES
 from .one_dimensional import ONE_DIMENSIONAL_RULES
 from .patterns import PATTERN_RULES
 from .pooling import POOLING_RULES
 from .products import PRODUCT_RULES
+from .quantized import QUANTIZED_RULES
 from .recurrent import RECURRENT_RULES
 from .rewriting import TARGETS, Rule
 from .shapes import SHAPE_RULES
@@ -30,7 +32,9 @@ from .spelling import SPELLING_RULES
 
 RULES: tuple[Rule, ...] = (
     *SPELLING_RULES,
+    *QUANTIZED_RULES,
     *CREATION_RULES,
+    *LOGIC_RULES,
     *PATTERN_RULES,
     *RECURRENT_RULES,
     *ATTENTION_RULES,
