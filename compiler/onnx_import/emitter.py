@@ -70,7 +70,10 @@ class Emitter:
         """Add an input."""
         # The name is one of generated Python code; the ONNX name stays in the specification.
         node = self.graph.fx.placeholder(self._inputs.free(spec.name.replace(".", "_")))
-        self._inference.placeholder(node, spec)
+        try:
+            self._inference.placeholder(node, spec)
+        except RuntimeError as error:
+            raise ModelError(f"an input takes too much memory: {spec}") from error
         self._placeholders[node] = spec.name
         return node
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -22,7 +24,7 @@ from .call import Call, NeedsConstantError
 from .emitter import Emitter, OpenSizeError
 from .grids import integers
 from .infinities import check_infinities
-from .loading import Source
+from .loading import SILENT, Source
 from .registry import Converter, converter
 from .signature import input_specs
 from .tensors import onnx_type, tensor_from_proto
@@ -51,6 +53,14 @@ class Importer:
         constants: Mapping[str, torch.Tensor],
     ) -> Graph:
         """Return the graph at the captured level."""
+        with _quiet():
+            return self._run(shapes, constants)
+
+    def _run(
+        self,
+        shapes: Mapping[str, Iterable[int | None]],
+        constants: Mapping[str, torch.Tensor],
+    ) -> Graph:
         env: dict[str, Value] = {}
         for name, tensor in constants.items():
             env[name] = Constant(tensor, name)
@@ -152,7 +162,7 @@ class Importer:
         """Convert the body of a function with the values that it is called with."""
         if depth >= _DEEPEST:
             raise call.refuse(f"is a function nested deeper than {_DEEPEST}")
-        with G_LOGGER.suppress():
+        with G_LOGGER.suppress(SILENT):
             body = OnnxImporter.import_function(_typed(function))
         defaults = {name: value for name, value in body.attrs.items() if value is not None}
         env: dict[str, Value] = {}
@@ -203,6 +213,18 @@ class Importer:
         return value
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging what its operators reject: the importer's error says it."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _run(call: Call, found: Converter) -> list[Any]:
     """Run a converter; one that only moves values works on quantized ones too."""
     first = call.inputs[0] if call.inputs else None
@@ -216,10 +238,22 @@ def _run(call: Call, found: Converter) -> list[Any]:
             if not value.same_grid(first):
                 raise call.refuse("joins integers of unlike scales", cure="dequantize them first")
             call.inputs[index] = value.node
+    _check_moves(call, first)
     made = found.convert(call)
     outputs = list(made) if isinstance(made, list | tuple) else [made]
-    outputs[:1] = [Quantized(outputs[0], first.scale, first.zero_point, first.dtype)]
-    return outputs
+    moved = len(outputs) if call.operator == "Split" else 1
+    rest = (first.scale, first.zero_point, first.dtype)
+    return [Quantized(output, *rest) for output in outputs[:moved]] + outputs[moved:]
+
+
+def _check_moves(call: Call, first: Quantized) -> None:
+    """Refuse interpolation between integers; let padding fill with what an integer stands for."""
+    if call.operator in ("Resize", "Upsample") and call.text("mode", "nearest") != "nearest":
+        raise call.refuse("interpolates between integers", cure="dequantize them first")
+    if call.operator == "Pad" and call.text("mode", "constant") == "constant":
+        filler = call.constant(2).reshape(()) if call.has(2) else torch.tensor(0)
+        call.inputs += [None] * (3 - len(call.inputs))
+        call.inputs[2] = call.make((filler.to(torch.float32) - first.zero_point) * first.scale)
 
 
 def _attributes(node: gs.Node, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +287,7 @@ def _spelled_out(call: Call) -> onnx.FunctionProto | None:
     """Return the body that ONNX itself gives an operator in terms of others, if it does."""
     try:
         schema: Any = onnx.defs.get_schema(call.operator, call.opset, call.domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # TypeError: a version beyond 32 bits
         return None
     if schema.has_function:
         return schema.function_body

@@ -15,6 +15,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from planish.ir.errors import ModelError, OperatorError
 
 OLDEST_OPSET = 1
+# Above graphsurgeon's own highest level: what it reports, the errors here say better.
+SILENT = G_LOGGER.CRITICAL + 1
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,7 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> Source:
     _check_names(proto.graph, where)
     ordered = _is_ordered(proto.graph, where)
     try:
-        # Its log tells of what the checks above and the converters say better.
-        with G_LOGGER.suppress():
+        with G_LOGGER.suppress(SILENT):
             graph = gs.import_onnx(proto)
             graph.cleanup(recurse_subgraphs=False, recurse_functions=False)
             if not ordered:

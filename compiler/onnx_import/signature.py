@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from math import prod
 
 import onnx
 
@@ -10,6 +11,9 @@ from planish.ir.errors import ModelError, OperatorError
 from planish.ir.signature import InputSpec
 
 from .tensors import torch_dtype
+
+# Of one input: half a gigabyte of float32 for one sample.
+MOST_ENTRIES = 1 << 27
 
 
 def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -73,7 +77,10 @@ def _spec(value: onnx.ValueInfoProto, shape: Iterable[int | None] | None) -> Inp
                 f"input {name!r} has an open size on axis {axis}{label and f' ({label})'}",
                 cure=f"give its shape: shapes={{{name!r}: {_example(sizes)}}}, or --input-shape",
             )
-    if any(size is not None and not 0 <= size < 1 << 31 for size in sizes):
+    if (
+        prod(max(size or 1, 1) for size in sizes) > MOST_ENTRIES
+        or min(s or 0 for s in [0, *sizes]) < 0
+    ):
         raise ModelError(f"input {name!r} has the impossible shape {sizes}")
     return InputSpec(name, tuple(sizes), dtype)
 

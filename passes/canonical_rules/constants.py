@@ -19,6 +19,8 @@ aten = torch.ops.aten
 # What -inf and inf become in a mask: added to a score, exp() of it is still exactly 0.
 _LARGE = 1e30
 
+_LARGEST = 1 << 30  # bytes of a constant that is computed here
+
 _RANDOM = torch.Tag.nondeterministic_seeded
 
 
@@ -52,7 +54,7 @@ def _evaluate(graph: Graph, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
         return node.meta["val"]  # a size that turned out to be fixed
     if is_overload(node.target) and not _foldable(node):
         return None
-    if any(operand not in known for operand in node.all_input_nodes):
+    if any(operand not in known for operand in node.all_input_nodes) or _is_large(node):
         return None
     args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
     with torch.no_grad():
@@ -63,6 +65,12 @@ def _foldable(node: fx.Node) -> bool:
     target: Any = node.target
     quantizes = target.namespace in ("planish", "quantized_decomposed")
     return not (quantizes or _RANDOM in target.tags or follows_mode(node))
+
+
+def _is_large(node: fx.Node) -> bool:
+    """Whether a constant is too large to store: no real model has one like it."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.numel() * value.element_size() > _LARGEST
 
 
 def _replace(graph: Graph, node: fx.Node, value: Any, known: dict[fx.Node, Any]) -> bool:

@@ -27,7 +27,7 @@ def wrapped(call: Call, index: Operand, size: int) -> Operand:
     return call.emit(aten.remainder.Scalar, index, max(size, 1))
 
 
-@converts("Gather")
+@converts("Gather", moves=True)
 def convert_gather(call: Call) -> Value:
     value = call.value(0)
     if isinstance(value, Sizes):

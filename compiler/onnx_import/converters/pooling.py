@@ -179,7 +179,7 @@ def convert_global_average_pool(call: Call) -> Value:
     return call.emit(aten.mean.dim, x, _spatial(call, x), True)
 
 
-@converts("GlobalMaxPool", since=1)
+@converts("GlobalMaxPool", since=1, moves=True)
 def convert_global_max_pool(call: Call) -> Value:
     x = call.operand(0)
     return call.emit(aten.amax.default, x, _spatial(call, x), True)

@@ -174,7 +174,7 @@ def _axes(call: Call, since: int) -> list[int] | None:
     return call.integers("axes") if "axes" in call.attributes else None
 
 
-@converts("Expand", since=8)
+@converts("Expand", since=8, moves=True)
 def convert_expand(call: Call) -> Value:
     value = call.value(0)
     wanted = call.sizes(1)
@@ -199,7 +199,7 @@ def expand(call: Call, x: Operand, wanted: list[int | fx.Node]) -> Operand:
     return call.emit(aten.expand.default, x, sizes)
 
 
-@converts("Tile", since=6)
+@converts("Tile", since=6, moves=True)
 def convert_tile(call: Call) -> Value:
     x, counts = call.operand(0), call.sizes(1)
     if any(isinstance(count, int) and count < 0 for count in counts):
@@ -221,7 +221,7 @@ def convert_concat(call: Call) -> Value:
     return call.emit(aten.cat.default, operands, call.axis(operands[0], axis))
 
 
-@converts("Split")
+@converts("Split", moves=True)
 def convert_split(call: Call) -> list[Value]:
     count = len(call.output_names)
     pieces = _pieces(call, count)
@@ -399,7 +399,7 @@ def convert_trilu(call: Call) -> Value:
     return call.emit(target, call.operand(0), offset)
 
 
-@converts("DepthToSpace")
+@converts("DepthToSpace", moves=True)
 def convert_depth_to_space(call: Call) -> Value:
     x, block = call.operand(0), call.integer("blocksize")
     channels, height, width = (call.fixed(x, axis) for axis in (1, 2, 3))
@@ -414,7 +414,7 @@ def convert_depth_to_space(call: Call) -> Value:
     return call.emit(aten.reshape.default, moved, [-1, inner, height * block, width * block])
 
 
-@converts("SpaceToDepth")
+@converts("SpaceToDepth", moves=True)
 def convert_space_to_depth(call: Call) -> Value:
     x, block = call.operand(0), call.integer("blocksize")
     channels, height, width = (call.fixed(x, axis) for axis in (1, 2, 3))

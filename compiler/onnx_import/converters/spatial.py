@@ -13,7 +13,7 @@ from .interpolation import Resampling, resample
 aten = torch.ops.aten
 
 
-@converts("Upsample", since=7)
+@converts("Upsample", since=7, moves=True)
 def convert_upsample(call: Call) -> Value:
     x = call.operand(0)
     factors = call.numbers("scales") if call.opset < 9 else _reals(call, 1)
@@ -43,14 +43,14 @@ def _given(call: Call, index: int) -> bool:
     return not (isinstance(value, Constant) and value.tensor.numel() == 0)
 
 
-@converts("Resize", since=10)
+@converts("Resize", since=10, moves=True)
 def convert_resize_10(call: Call) -> Value:
     x = call.operand(0)
     how = Resampling(call.text("mode", "nearest"), "asymmetric", "floor")
     return _resized(call, x, list(range(call.rank(x))), _reals(call, 1), None, how)
 
 
-@converts("Resize", since=11)
+@converts("Resize", since=11, moves=True)
 def convert_resize(call: Call) -> Value:
     x = call.operand(0)
     axes = call.axes(x, call.integers("axes", list(range(call.rank(x)))))
@@ -120,7 +120,7 @@ def _resized(
     return resample(call, x, plan, axes, how)
 
 
-@converts("Pad", since=2)
+@converts("Pad", since=2, moves=True)
 def convert_pad_by_attributes(call: Call) -> Value:
     x = call.operand(0)
     return _padded(
@@ -128,7 +128,7 @@ def convert_pad_by_attributes(call: Call) -> Value:
     )
 
 
-@converts("Pad", since=11)
+@converts("Pad", since=11, moves=True)
 def convert_pad(call: Call) -> Value:
     x = call.operand(0)
     axes = call.whole(3) if call.has(3) else list(range(call.rank(x)))
