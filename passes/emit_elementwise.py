@@ -48,24 +48,31 @@ def mul(e: Emission) -> fx.Node:
 def table(e: Emission, root: fx.Node, region: tuple[fx.Node, ...]) -> fx.Node:
     """table_i8: the simulated function of one quantized value, run on each of its integers.
 
+    A function that leaves them all as they are is no operator.
+
     Args:
         e: `e.x` is the value; `e.node` names the result.
         root: The value that the function reads, in the old graph.
         region: The function's operators in execution order; the last one's result is quantized.
     """
-    entries = _entries(e.x.qparams, e.y, root, region, e.bounds)
+    x = e.x.qparams
+    first = 0 if x.dtype == torch.uint8 else -128
+    integers = torch.arange(first, first + 256, dtype=torch.int32)
+    entries = _entries(integers, x, e.y, root, region, e.bounds)
+    used = (integers >= x.lo) & (integers <= x.hi)
+    if x.dtype == e.y.dtype and torch.equal(entries[used].int(), integers[used]):
+        return e.x.node
     return e.call(_ops.table_i8.default, e.x.node, e.own_tensor("table", entries))
 
 
 def _entries(
+    integers: torch.Tensor,
     x: QParams,
     y: QParams,
     root: fx.Node,
     region: tuple[fx.Node, ...],
     bounds: tuple[int, int],
 ) -> torch.Tensor:
-    first = 0 if x.dtype == torch.uint8 else -128
-    integers = torch.arange(first, first + 256, dtype=torch.int32)
     real: dict[fx.Node, Any] = {root: dequantize(integers, x.scale, x.zero_point)}
     for node in region:
         args, kwargs = map_arg((node.args, node.kwargs), real.__getitem__)

@@ -9,6 +9,9 @@ and evaluation see it.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Container
 from dataclasses import replace
 
 import torch
@@ -23,6 +26,41 @@ from .quantization_placement import Placement
 
 # A bias must fit int32 at the scale sx * sw; one bit is left for the sum.
 _BIAS_LIMIT = 2.0**30
+
+
+def proportional_scales(
+    graph: Graph, placement: Placement, chosen: dict[fx.Node, QParams], cut: Container[fx.Node]
+) -> dict[fx.Node, QParams]:
+    """Return the parameters with `x * number` on the integers of x, at `number` times its scale.
+
+    A scale of its own would tell no more apart, and cost a table: this one is no operator at all.
+    Groups in `cut` cover less than their values on purpose, and keep what they have.
+    """
+    result = dict(chosen)
+    leaders = Counter(placement.representative(point) for point in placement.points)
+    for node in graph.calls:
+        factor = _factor(node)
+        leader = placement.representative(node)
+        if factor is None or node not in placement.points or leaders[leader] != 1:
+            continue
+        source = placement.representative(activations(node)[0])
+        if source is leader or source not in result or leader in cut:
+            continue
+        scale = as_float32(result[source].scale * factor)
+        if 0.0 < scale < math.inf:
+            result[leader] = replace(result[source], scale=scale)
+    return result
+
+
+def _factor(node: fx.Node) -> float | None:
+    """Return the positive number that a node multiplies one value by, or None."""
+    name, values = row(node).name, arguments(node)
+    if name == "mul" and len(activations(node)) == 1:
+        number = next(v for v in (values["other"], values["self"]) if isinstance(v, int | float))
+        return float(number) if number > 0 else None
+    if name == "div" and isinstance(values["other"], int | float) and values["other"] > 0:
+        return 1.0 / values["other"] if values.get("rounding_mode") is None else None
+    return None
 
 
 def exact_additions(

@@ -18,7 +18,7 @@ from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult, check_option, check_types
 from .context import Context
-from .exact_scales import exact_additions, round_bias
+from .exact_scales import exact_additions, proportional_scales, round_bias
 from .fold_parameters import fold_parameters
 from .masked_ranges import masked_ranges
 from .observers import OBSERVERS, Histogram, QParams, choose_qparams, weight_scales
@@ -98,8 +98,10 @@ class InsertQDQ(Pass):
         placement = quantization_placement(graph, self._skipped(graph))
         histograms = self._observe(graph, placement, context)
         limits = _RANGES[self._dtype(context)]
-        ranges = self._ranges(graph, placement, histograms)
+        masked = masked_ranges(graph, placement, histograms)
+        ranges = {**self._ranges(placement, histograms), **masked}
         chosen = {leader: self._qparams(leader, ranges[leader], *limits) for leader in histograms}
+        chosen = proportional_scales(graph, placement, chosen, masked)
         chosen = exact_additions(graph, placement, chosen)
         _insert_activations(graph, placement, chosen)
         for layer in placement.weights:
@@ -141,7 +143,7 @@ class InsertQDQ(Pass):
         return histograms
 
     def _ranges(
-        self, graph: Graph, placement: Placement, histograms: dict[fx.Node, Histogram]
+        self, placement: Placement, histograms: dict[fx.Node, Histogram]
     ) -> dict[fx.Node, tuple[float, float]]:
         """Return the range of each scale group; of stored tensors alone, all of it."""
         moving = {placement.representative(p) for p in placement.points if _moves(p, placement)}
@@ -149,7 +151,7 @@ class InsertQDQ(Pass):
         for leader, histogram in histograms.items():
             observer = self.observer if leader in moving else "min-max"
             ranges[leader] = OBSERVERS[observer](histogram, self.percentile)
-        return {**ranges, **masked_ranges(graph, placement, histograms)}
+        return ranges
 
     def _qparams(self, node: fx.Node, found: tuple[float, float], lo: int, hi: int) -> QParams:
         low, high = found

@@ -44,7 +44,7 @@ def test_mul_i8(seed: int, extreme: bool) -> None:
     got = ops.mul_i8(a, b, multiplier, za, zb, zy, -100, 127, torch.int8)
     product = wide(a, za) * wide(b, zb)
     for index in np.ndindex(2, 3, 4):
-        assert int(got[index]) == requantized(product[index], multiplier, zy, -100, 127)
+        assert int(got[index]) == requantized(int(product[index]), multiplier, zy, -100, 127)
 
 
 @given(SEEDS, st.booleans())
@@ -59,7 +59,7 @@ def test_matmul_i8_and_dq(seed: int, extreme: bool) -> None:
     assert got.shape == (2, 4, 3, 2)
     acc = wide(a, za) @ wide(b, zb)
     for index in np.ndindex(*got.shape):
-        assert int(got[index]) == requantized(acc[index], multiplier, zy, -128, 127)
+        assert int(got[index]) == requantized(int(acc[index]), multiplier, zy, -128, 127)
         assert float(real[index]) == float(np.float32(acc[index]) * np.float32(multiplier))
 
 
@@ -189,7 +189,7 @@ def test_conv_transpose2d_i8(seed: int, extreme: bool) -> None:
     assert got.shape == sums.shape
     for index in np.ndindex(*got.shape):
         factor = float(multiplier[index[1]])
-        assert int(got[index]) == requantized(sums[index], factor, 5, -128, 127)
+        assert int(got[index]) == requantized(int(sums[index]), factor, 5, -128, 127)
 
 
 @given(SEEDS)

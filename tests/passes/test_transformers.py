@@ -120,7 +120,10 @@ def check(model: nn.Module, *inputs: Tensor, least: float = 20.0) -> Graph:
 
 def test_a_vision_transformer_block() -> None:
     torch.manual_seed(0)
-    check(VisionBlock(), torch.rand(8, 3, 16, 16))
+    quantized = check(VisionBlock(), torch.rand(8, 3, 16, 16))
+    integer = LowerToInteger().run(quantized, Context()).graph
+    tables = [n for n in integer.calls if n.target is torch.ops.planish.table_i8.default]
+    assert len(tables) == 1  # gelu; the scores' factor is in their scale
 
 
 @pytest.mark.parametrize("masked", [-1e4, -3.4028e38])
