@@ -10,7 +10,7 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import arguments
 
-from .rewriting import Rewriter, looks_at, rank, replace_with, tensor_name
+from .rewriting import Rewriter, is_call, looks_at, rank, replace_with, tensor_name
 
 aten = torch.ops.aten
 
@@ -89,6 +89,11 @@ def write_embedding(graph: Graph, node: fx.Node) -> bool:
     """Only table and indices; of stored indices an index_select."""
     values = arguments(node)
     table, indices = values["weight"], values["indices"]
+    if is_call(indices, aten.expand.default) and _stored_index(graph, indices.args[0]) is not None:
+        rewriter = Rewriter(graph, node)
+        small = rewriter.call(aten.embedding.default, table, indices.args[0])
+        rewriter.finish(aten.expand.default, small, [*indices.args[1], -1])
+        return True
     if _stored_index(graph, indices) is not None:
         positions = _stored_index(graph, indices)
         assert positions is not None
@@ -103,4 +108,50 @@ def write_embedding(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
-INDEXING_RULES = (spell_index, spell_run, write_embedding)
+_PASSES_ROWS = (
+    aten.unsqueeze.default,
+    aten.view.default,
+    aten.reshape.default,
+    aten.slice.Tensor,
+)
+_COUNTS = (aten.arange.default, aten.arange.start, aten.arange.start_step)
+
+
+@looks_at(aten.index.Tensor)
+def spell_rowwise(graph: Graph, node: fx.Node) -> bool:
+    """x[arange(n)[:, None], i], i stored -> index_select(x, 1, i): the same of every sample."""
+    x, indices = node.args
+    assert isinstance(x, fx.Node)
+    assert isinstance(indices, list | tuple)
+    if len(indices) != 2 or None not in graph.shape(x)[:1] or None in graph.shape(x)[1:]:
+        return False
+    rows, index = indices
+    positions = _stored_index(graph, index)
+    if positions is None or not isinstance(rows, fx.Node) or not _counts_samples(rows, x):
+        return False
+    tall = graph.shape(rows)
+    spread = tall[0] is None and set(tall[1:]) <= {1} and len(tall) == rank(node) - rank(x) + 2
+    if not spread or positions.dtype == torch.bool:
+        return False
+    if positions.dim() == len(tall) and positions.shape[0] != 1:
+        return False
+    rewriter = Rewriter(graph, node)
+    stored = rewriter.store(tensor_name(node, "index"), positions.flatten())
+    picked = rewriter.call(aten.index_select.default, x, 1, stored)
+    wanted = [-1 if size is None else size for size in graph.shape(node)]
+    rewriter.finish(aten.reshape.default, picked, wanted)
+    return True
+
+
+def _counts_samples(node: fx.Node, x: fx.Node) -> bool:
+    """Whether a value is arange over the axis 0 of x, perhaps with axes of size 1 added."""
+    while is_call(node, *_PASSES_ROWS):
+        node = node.args[0]  # type: ignore[assignment]
+    if not is_call(node, *_COUNTS):
+        return False
+    values = arguments(node)
+    starts = values.get("start", 0) == 0 and values.get("step", 1) == 1
+    return starts and str(node.meta["val"].shape[0]) == str(x.meta["val"].shape[0])
+
+
+INDEXING_RULES = (spell_index, spell_rowwise, spell_run, write_embedding)
