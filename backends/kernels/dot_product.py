@@ -30,6 +30,7 @@ def build(
     vectors: int,
     pixels: int,
     residual: bool = False,
+    grouped: bool = False,
     partial: bool = False,
     parallel: bool = False,
     real: bool = False,
@@ -42,6 +43,8 @@ def build(
         vectors: Vectors of output channels in a block.
         pixels: Output pixels in a tile.
         residual: Add another activation after requantizing (the integer operator add_i8).
+        grouped: There is more than one group. Without, there is no division in any address: LLVM
+            would repeat it for every step of the innermost loop.
         partial: A block stores only its first `valid` channels (grouped layers).
         parallel: Share the tasks between the threads of TVM's pool.
         real: Store `float32(accumulator) * multiplier`.
@@ -95,9 +98,11 @@ def build(
         run_offset = T.decl_buffer((ANY,), "int32", data=run_table)
         for task in loop(n_chunks * n_blocks):
             block: T.let[T.int32] = task % n_blocks
-            in_group: T.let[T.int32] = block % group_blocks
-            x_first: T.let[T.int32] = block // group_blocks * x_group
-            y_first: T.let[T.int32] = block // group_blocks * y_group + in_group * block_lanes
+            in_group: T.let[T.int32] = block % group_blocks if grouped else block
+            x_first: T.let[T.int32] = block // group_blocks * x_group if grouped else 0
+            y_first: T.let[T.int32] = in_group * block_lanes + (
+                block // group_blocks * y_group if grouped else 0
+            )
             tile_first: T.let[T.int32] = task // n_blocks * chunk_tiles
             tiles: T.let[T.int32] = (n_pixels + (pixels - 1)) // pixels
             accumulator = T.alloc_buffer((pixels * block_lanes,), "int32")

@@ -89,6 +89,7 @@ def _emit_blocks(layer: Layer, blocks: Blocks, plan: Plan) -> None:
         vectors=blocks.vectors,
         pixels=pixels,
         residual=residual is not None,
+        grouped=layer.groups > 1,
         # Vectors may write past a layer's last channel, but not into the next group's.
         partial=layer.groups > 1 and blocks.count % blocks.width != 0,
         parallel=parallel,
