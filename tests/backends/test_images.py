@@ -130,7 +130,7 @@ def real_layers(b: Builder) -> list[fx.Node]:
     kind = dtype(b)
     groups = [1, 1, 2, 12][b.integer(0, 3)]
     depth, out = b.integer(1, 9), b.integer(1, 20)
-    x = b.input(kind, (b.integer(1, 2), depth * groups, b.integer(3, 6), b.integer(3, 6)))
+    x = b.input(kind, (b.integer(1, 2), depth * groups, b.integer(5, 7), b.integer(5, 7)))
     kernel, padding = [b.integer(1, 3), b.integer(1, 3)], [b.integer(0, 2) for _ in range(4)]
     weight = b.stored(b.values(torch.int8, (out * groups, depth, *kernel)))
     y = b.call(
@@ -179,7 +179,7 @@ def movements(b: Builder) -> list[fx.Node]:
         b.call(aten.roll.default, computed, [2], [1]),
         b.call(aten.repeat.default, computed, [1, 2, 1, 2]),
         b.call(aten.index_select.default, computed, 2, b.stored(torch.arange(2 * h) // 2)),
-        b.call(aten.index_select.default, computed, 3, b.stored(torch.arange(w + 3) * 2 // 3)),
+        b.call(aten.index_select.default, computed, 3, b.stored(torch.arange(w + 3) % w)),
         b.call(aten.reflection_pad2d.default, computed, sides),
         b.call(aten.replication_pad2d.default, computed, sides),
         b.call(aten.flip.default, computed, [1, 3]),
