@@ -25,12 +25,15 @@ from .values import Constant, Operand, QuantizedConstant
 
 aten = torch.ops.aten
 
-# Bytes that constants may take together when they are computed at import.
+# Bytes that constants computed at import may take together, beside a multiple of the weights'.
 FOLDING_BUDGET = 1 << 30
 # Multiply-accumulates that one operator on constants may take at import.
 FOLDING_MACS = 1 << 28
 # Nodes that one model may become: unrolled loops of absurd length end here.
 MOST_NODES = 200_000
+
+# Entries of one tensor.
+MOST_ENTRIES = 1 << 31
 
 _PRODUCTS = (aten.matmul.default, aten.linear.default, aten.einsum.default)
 _CONVOLUTIONS = ("conv", "_conv", "upsample", "im2col")
@@ -48,6 +51,7 @@ class Emitter:
         fresh: The nodes emitted since the list was last emptied.
         where: The ONNX node at work, in messages.
         name: What to name constants after that are made now.
+        budget: Bytes that constants computed from here on may take together.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -63,7 +67,7 @@ class Emitter:
         self._placeholders: dict[fx.Node, str] = {}
         self._sizes: dict[tuple[fx.Node, int], int | fx.Node] = {}
         self._parameters: dict[tuple[str, bytes, bytes], tuple[Constant, Constant]] = {}
-        self._budget = FOLDING_BUDGET
+        self.budget = FOLDING_BUDGET
         self._count = 0
 
     def placeholder(self, spec: InputSpec) -> fx.Node:
@@ -188,11 +192,23 @@ class Emitter:
             self.graph.fx.erase_node(node)
             kind = OpenSizeError if self._reads_open_size(args, options) else OperatorError
             raise kind(error.what, where=self.where) from error
+        self._check_size(self.value(node))
         environment = self._inference.mode.shape_env
         if environment is not None and environment.replacements:
             raise OpenSizeError(f"{target} allows no open batch here", where=self.where)
         self.fresh.append(node)
         return node
+
+    def _check_size(self, value: Any) -> None:
+        """Refuse a tensor that no machine holds, where its size is known."""
+        for tensor in pytree.tree_leaves(value):
+            known = isinstance(tensor, torch.Tensor) and isinstance(tensor.numel(), int)
+            if known and tensor.numel() > MOST_ENTRIES:
+                raise OperatorError(
+                    f"a tensor of shape {list(tensor.shape)} is computed",
+                    where=self.where,
+                    cure="its size looks like damage; export the model again",
+                )
 
     def _reads_open_size(self, args: Any, options: Any) -> bool:
         found: list[bool] = []
@@ -211,9 +227,15 @@ class Emitter:
         plain = pytree.tree_map_only(Constant, lambda c: c.tensor, (args, options))
         sources = [c for c in pytree.tree_leaves((args, options)) if isinstance(c, Constant)]
         cost = self._folding_cost(target, *plain)
-        if cost is None or cost > self._budget:
+        if cost is None:
             return None
-        self._budget -= cost
+        if cost > self.budget:
+            raise OperatorError(
+                f"a constant of {cost} bytes is computed, beside the model's other constants",
+                where=self.where,
+                cure="its size looks like damage; export the model again",
+            )
+        self.budget -= cost
         try:
             with torch.no_grad():
                 made = moved(target, args, options) or target(*plain[0], **plain[1])

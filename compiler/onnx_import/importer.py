@@ -193,7 +193,10 @@ class Importer:
         proto = getattr(constant._values, "tensor", None)
         if not isinstance(proto, onnx.TensorProto):
             raise OperatorError(f"the constant {constant.name!r} is stored sparsely")
-        return tensor_from_proto(proto, constant.name or "a constant", self.source.folder)
+        tensor = tensor_from_proto(proto, constant.name or "a constant", self.source.folder)
+        # Weights are transposed, joined and scaled on their way into the graph.
+        self.emitter.budget += 4 * tensor.nbytes
+        return tensor
 
     def _output(self, name: str, env: dict[str, Value]) -> fx.Node:
         value = env.get(name)

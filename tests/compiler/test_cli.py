@@ -220,7 +220,7 @@ def test_targets(call: Run) -> None:
     ("words", "parts"),
     [
         (["inspect", "nothing.pt2"], ["no such model; at nothing.pt2"]),
-        (["inspect", "model.onnx"], ["ONNX models can't be imported yet"]),
+        (["inspect", "model.onnx"], ["no such model"]),
         (["inspect", "bad.toml"], ["not a model file"]),
         (["inspect", "models.py"], ["write models.py:factory"]),
         (["inspect", "models.py:Smal", *SHAPE], ["no 'Smal'", "did you mean 'Small'"]),
@@ -230,7 +230,7 @@ def test_targets(call: Run) -> None:
         (["inspect", "models.py:Small", "--input-shape", "3xA"], ["can't read the input shape"]),
         (["inspect", "no_such_module:Small"], ["can't import no_such_module"]),
         (["inspect", "models.py:DataDependent", *SHAPE], ["can't capture", "models.py:22"]),
-        (["inspect", "small.graph", *SHAPE], ["input shapes are for Python models"]),
+        (["inspect", "small.graph", *SHAPE], ["input shapes are for Python and ONNX models"]),
         (["inspect", "truncated.graph"], ["truncated.graph"]),
         (["inspect", "small.planish"], ["this is a compiled artifact"]),
         (["inspect", "small.graph", "--target", "x86-64-v33"], ["did you mean 'x86-64-v3'"]),
