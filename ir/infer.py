@@ -184,7 +184,18 @@ def _batch_norm(x: torch.Tensor, *rest: Any) -> torch.Tensor:
 
 
 _aten = torch.ops.aten
+
+
+def _baddbmm(
+    added: torch.Tensor, first: torch.Tensor, second: torch.Tensor, **options: Any
+) -> torch.Tensor:
+    """The shape of a sum with a batched product; torch's own rule wants no open sizes."""
+    del options
+    return added + torch.bmm(first, second)
+
+
 _RULES: dict[Any, Any] = {
+    torch.ops.aten.baddbmm.default: _baddbmm,
     **{
         target: _entrywise(target)
         for target in (

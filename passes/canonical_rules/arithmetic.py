@@ -289,6 +289,8 @@ _SPREADS = {
     aten.std.default: (True, False),
     aten.var_mean.correction: (False, True),
     aten.std_mean.correction: (True, True),
+    aten.var_mean.dim: (False, True),
+    aten.std_mean.dim: (True, True),
 }
 
 

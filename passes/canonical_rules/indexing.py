@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -40,10 +41,13 @@ def spell_index(graph: Graph, node: fx.Node) -> bool:
     rewriter = Rewriter(graph, node)
     first, shape = places[0], list(graph.shape(x))
     if len(places) > 1:
-        merged = [*shape[:first], -1, *shape[first + len(places) :]]
-        if None in merged:
+        known = prod(size for size in sizes if size is not None)
+        merged = [*shape[:first], known, *shape[first + len(places) :]]
+        if merged.count(None) > 1:
             return False
-        x = rewriter.call(aten.reshape.default, x, merged)
+        x = rewriter.call(
+            aten.reshape.default, x, [-1 if size is None else size for size in merged]
+        )
     stored = rewriter.store(tensor_name(node, "index"), linear.flatten())
     picked = (x, first, stored)
     if linear.dim() == 1:

@@ -48,7 +48,7 @@ def spell_convolution(graph: Graph, node: fx.Node) -> bool:
     stride, dilation = _wide(values["stride"], 1), _wide(values["dilation"], 1)
     padding = values["padding"]
     if isinstance(padding, str):
-        reach = dilation[1] * (values["weight"].meta["val"].shape[2] - 1)
+        reach = dilation[1] * (values["weight"].meta["val"].shape[-1] - 1)
         if padding == "same" and reach % 2:
             pad = (values["input"], [reach // 2, reach - reach // 2], 0.0)
             values["input"] = Rewriter(graph, node).call(aten.constant_pad_nd.default, *pad)
