@@ -78,6 +78,10 @@ def quantize_onnx(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str],
     calibration: Iterable[NDArray[Any]],
+    *,
+    form: str = "QDQ",
+    per_channel: bool = True,
+    activations: str = "QUInt8",
 ) -> Path:
     """Quantize an ONNX file as ONNX Runtime advises: static QDQ, per channel, u8 x s8, min-max.
 
@@ -85,6 +89,9 @@ def quantize_onnx(
         path: The float model, one input.
         output: File to write.
         calibration: Batches of its input.
+        form: "QDQ" or "QOperator".
+        per_channel: One weight scale an output channel.
+        activations: "QUInt8" or "QInt8".
 
     Raises:
         ModelError: ONNX Runtime isn't installed or can't quantize the model.
@@ -118,9 +125,9 @@ def quantize_onnx(
             os.fspath(prepared),
             os.fspath(output),
             Reader(name, calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
+            quant_format=QuantFormat[form],
+            per_channel=per_channel,
+            activation_type=QuantType[activations],
             weight_type=QuantType.QInt8,
         )
     return Path(output)

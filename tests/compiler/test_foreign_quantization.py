@@ -9,11 +9,11 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor, nn
 
 from planish import Graph, Pipeline, capture, export_onnx, passes
 from planish.ir import Level, OperatorError
+from planish.ir.fingerprint import graph_content
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -51,26 +51,6 @@ def lower(graph: Graph) -> Graph:
     return Pipeline([passes.LowerToInteger()]).run(graph).graph
 
 
-def content(graph: Graph) -> list[Any]:
-    """Return operators, arguments and tensors in execution order, whatever their names."""
-    places: dict[fx.Node, Any] = {}
-    lines: list[Any] = []
-
-    def place(value: Any) -> Any:
-        return places[value] if isinstance(value, fx.Node) else value
-
-    for node in graph.nodes:
-        if node.op == "get_attr":
-            tensor = graph.attribute(str(node.target)).detach()
-            places[node] = (str(tensor.dtype), tuple(tensor.shape), tensor.numpy().tobytes())
-            continue
-        arguments = pytree.tree_map(place, (list(node.args), dict(node.kwargs)))
-        places[node] = f"%{len(lines)}"
-        name = node.op if node.op != "call_function" else str(node.target)
-        lines.append((name, str(arguments)))
-    return lines
-
-
 def run(path: Path, x: Tensor) -> Any:
     """Return the first output of ONNX Runtime without optimizations."""
     options = ort.SessionOptions()
@@ -97,7 +77,18 @@ def test_export_and_import_give_the_same_integers(
     again = capture(export_onnx(graph, tmp_path / "q.onnx"))
     assert again.level is Level.QUANTIZED
     assert torch.equal(again(images), graph(images))
-    assert content(lower(again)) == content(lower(graph))
+    assert graph_content(lower(again)) == graph_content(lower(graph))
+
+
+def test_openvino_runs_what_is_exported(block: Graph, images: Tensor, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    graph = Pipeline([passes.InsertQDQ()]).run(block, [images]).graph
+    path = export_onnx(graph, tmp_path / "q.onnx")
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_NUM_THREADS": 1})
+    integer = lower(graph)
+    assert [port.get_any_name() for port in compiled.inputs] == ["image"]
+    found = steps(integer(images), compiled(images.numpy())[0], integer)
+    assert (found <= 1.001).mean() >= 0.99
 
 
 @pytest.mark.parametrize(
