@@ -1,6 +1,6 @@
 """Operators that stay in float on every level: comparisons, choice, scatter, casts, 3-D pools.
 
-Some rows of this kind have no emitter: sort, cumprod, col2im, repeat_interleave and the samplers.
+Some rows of this kind have no emitter: argsort, cumprod, col2im, the samplers and others.
 They stand behind detectors, and an export that meets one names it.
 """
 
