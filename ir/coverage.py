@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from .level import Level
-from .ops import Quantization, has_row, is_overload, node_macs, quantization, row
+from .ops import Quantization, has_row, is_entrance, is_overload, node_macs, quantization, row
 from .printer import operator_label
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _runs_in_float(graph: Graph, node: fx.Node) -> str | None:
         return None
     if not has_row(node.target):
         return "the operator table has no row for it"
-    if row(node).name in _REAL_RESULTS:
+    if row(node).name in _REAL_RESULTS or is_entrance(node):
         return None
     if quantization(node) is Quantization.FLOAT:
         return f"{row(node).name} has no integer form"

@@ -12,7 +12,7 @@ from planish.ir.graph import Graph
 from planish.ir.history import Refused
 from planish.ir.integer import quantize
 from planish.ir.level import Level, Numerics
-from planish.ir.ops import activations, arguments, row
+from planish.ir.ops import activations, arguments, is_entrance, row
 from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult
@@ -228,7 +228,7 @@ class _Lowering:
         copied = self.new.fx.node_copy(node, reads)
         copied.meta = {"origin": get_origin(node)}
         self.floats[node] = copied
-        if isinstance(node.meta["val"], torch.Tensor):
+        if isinstance(node.meta["val"], torch.Tensor) and not is_entrance(node):
             self.reasons[copied] = reason or self._reason(node)
 
     def _sized(self, node: fx.Node) -> fx.Node:

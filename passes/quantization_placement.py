@@ -22,7 +22,7 @@ from torch import fx
 
 from planish.ir.graph import Graph
 from planish.ir.history import Refused
-from planish.ir.ops import Quantization, activations, arguments, quantization, row
+from planish.ir.ops import Quantization, activations, arguments, is_entrance, quantization, row
 from planish.ir.origin import get_origin
 
 from .obstacles import obstacle, pads_maxima
@@ -105,7 +105,7 @@ def _kind(node: fx.Node, skip: Callable[[fx.Node], bool], placement: Placement) 
         reason = "the user asked to skip it"
     if reason is None:
         return kind
-    if _is_value(node):
+    if _is_value(node) and not is_entrance(node):
         placement.refused.append(Refused(get_origin(node).name, reason))
     return Quantization.FLOAT
 

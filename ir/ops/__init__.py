@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import fx
 
 from . import elementwise, floating, layers, movement, quantized, reduction, spatial, unary
@@ -66,6 +67,17 @@ def activations(node: fx.Node) -> list[fx.Node]:
     return found
 
 
+def is_entrance(node: fx.Node) -> bool:
+    """Whether a node turns whole numbers or truth values into floats: data comes in, as it is.
+
+    A mask of booleans enters the graph there; like quantize, it computes nothing.
+    """
+    if not has_row(node.target) or row(node).name != "cast":
+        return False
+    source = activations(node)[0].meta["val"]
+    return isinstance(source, torch.Tensor) and not source.dtype.is_floating_point
+
+
 __all__ = [
     "Channels",
     "OperatorRow",
@@ -74,6 +86,7 @@ __all__ = [
     "arguments",
     "follows_mode",
     "has_row",
+    "is_entrance",
     "is_overload",
     "is_training",
     "node_macs",
