@@ -22,7 +22,7 @@ READY := $(VENV)/.planish-ready
 FILES := $(VENV)/.planish-files
 TORCHFREE_READY := $(TORCHFREE)/.planish-ready
 
-.PHONY: help demo test lint format bench teacher wheel clean FORCE
+.PHONY: help demo test lint format bench families teacher wheel clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -46,6 +46,9 @@ format: $(READY) ## put the code into shape
 bench: $(FILES) ## measure against other runtimes (report in build/bench)
 	$(BIN)/python -m benchmarks
 
+families: $(FILES) ## take every torchvision family to int8 (docs/model-families.md), 15 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families $(ARGS)
+
 teacher: $(FILES) ## train the example's network anew, about seven minutes
 	$(BIN)/python -m planish.examples.fashion_mnist.train_teacher \
 		--out examples/fashion_mnist/teacher.safetensors
@@ -66,6 +69,8 @@ $(READY): pyproject.toml constraints.txt
 		$(PYTHON) -m venv $(VENV); }
 	$(BIN)/python $(PIP) 'setuptools>=77'
 	$(BIN)/python $(PIP) $(if $(WHEEL),'$(WHEEL)[dev]',$(EDITABLE) -e '.[dev]')
+	# For tests alone, without what its wheel asks for: a torch with CUDA.
+	$(BIN)/python $(PIP) --no-deps torchvision || echo "warning: no torchvision; its tests skip"
 	@touch $@
 
 $(FILES): $(READY) FORCE
