@@ -373,3 +373,20 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_export(call: Run, graph_file: Path, tmp_path: Path) -> None:
+    data = parsed(call("export", graph_file, "--out", tmp_path / "x.onnx", "--json"))
+    assert data["level"] == "canonical"
+    assert data["opset"] == 17
+    assert data["quantize_linear"] == 0
+    again = parsed(call("inspect", tmp_path / "x.onnx", "--json"))
+    assert again["macs"] == parsed(call("inspect", graph_file, "--json"))["macs"]
+    assert "wrote" in call("export", graph_file, "-o", tmp_path / "y.onnx", "--opset", "20").stderr
+
+
+def test_export_refuses(call: Run, graph_file: Path, tmp_path: Path) -> None:
+    result = call("export", graph_file, "--out", tmp_path / "x.onnx", "--opset", "3")
+    assert result.exit_code == 2
+    assert "opset 3 can't be written; choose one of 17 to" in result.stderr
+    assert not (tmp_path / "x.onnx").exists()
