@@ -59,10 +59,15 @@ class Pattern:
 
 @dataclass
 class Patterns:
-    """The patterns of a graph by fake-quantize node, and the parameters of quantized values."""
+    """The patterns of a graph by fake-quantize node, and the parameters of quantized values.
+
+    `roots` gives the one quantized value that a value is a function of, element by element; it is
+    filled in execution order.
+    """
 
     by_node: dict[fx.Node, Pattern] = field(default_factory=dict)
     quantized: dict[fx.Node, QParams] = field(default_factory=dict)
+    roots: dict[fx.Node, fx.Node] = field(default_factory=dict)
 
 
 def is_stored_quantizer(node: fx.Node) -> bool:
@@ -82,15 +87,17 @@ def integer_patterns(graph: Graph) -> Patterns:
     found = Patterns()
     for node in graph.calls:
         if node.target is fake_quantize:
-            if not eight_bits(node):
-                continue
-            found.quantized[node] = read_qparams(graph, node)
-            if not is_stored_quantizer(node):
-                found.by_node[node] = _match(graph, node, found)
+            if eight_bits(node):
+                found.quantized[node] = read_qparams(graph, node)
+                if not is_stored_quantizer(node):
+                    found.by_node[node] = _match(graph, node, found)
         elif quantization(node) is Quantization.SAME_SCALE and obstacle(node) is None:
             shared = _shared_qparams(node, found)
             if shared is not None:
                 found.quantized[node] = shared
+        root = _root(node, found)
+        if root is not None:
+            found.roots[node] = root
     return found
 
 
@@ -130,10 +137,9 @@ def _match(graph: Graph, node: fx.Node, found: Patterns) -> Pattern:
     source, bounds, clamps = _through_clamps(value)
     if found.quantized.get(source) == qparams:
         return Pattern(Kind.CLAMP, qparams, source, bounds, clamps)
-    region: dict[fx.Node, None] = {}
-    root = _root(value, found, region)
+    root = found.roots.get(value)
     if root is not None:
-        return Pattern(Kind.TABLE, qparams, root, covered=tuple(region))
+        return Pattern(Kind.TABLE, qparams, root, covered=_region(value, root, found))
     if computes(source, found):
         return Pattern(Kind.COMPUTE, qparams, source, bounds, (source, *clamps))
     return Pattern(Kind.QUANTIZE, qparams, value)
@@ -156,22 +162,25 @@ def _through_clamps(
     return value, (low, high), tuple(reversed(clamps))
 
 
-def _root(value: fx.Node, found: Patterns, region: dict[fx.Node, None]) -> fx.Node | None:
-    """Return the one quantized value that `value` is a function of, element by element.
-
-    `region` receives the function's operators in execution order.
-    """
+def _root(value: fx.Node, found: Patterns) -> fx.Node | None:
+    """Return the one quantized value that `value` is a function of, or None."""
     if value in found.quantized:
         return value
-    if value in region:
-        return _root(activations(value)[0], found, region)
-    if value.op != "call_function" or value.target is fake_quantize or obstacle_of_table(value):
+    if value.target is fake_quantize or obstacle_of_table(value):
         return None
-    roots = {_root(source, found, region) for source in activations(value)}
-    if len(roots) != 1 or None in roots:
-        return None
-    region[value] = None
-    return roots.pop()
+    roots = {found.roots.get(source) for source in activations(value)}
+    return roots.pop() if len(roots) == 1 else None
+
+
+def _region(value: fx.Node, root: fx.Node, found: Patterns) -> tuple[fx.Node, ...]:
+    """Return the operators between `root` and `value`, both included but the root, in order."""
+    inside = {value}
+    waiting = [value]
+    while waiting:
+        sources = [s for s in activations(waiting.pop()) if s is not root and s not in inside]
+        inside.update(sources)
+        waiting += sources
+    return tuple(node for node in found.roots if node in inside)
 
 
 def obstacle_of_table(node: fx.Node) -> bool:
