@@ -17,6 +17,7 @@ from tvm.tirx.buffer import buffer_data_pointer_type
 
 from planish.ir import OperatorError
 
+from .floats.constants import fold_constants
 from .floats.converters import CONVERTERS, WITHOUT_BLOCKS
 from .kernels import close_kernel
 from .layout import Layout, dense_layout
@@ -61,7 +62,10 @@ def lower_module(
         # torch's own copying of its tree specifications warns of torch's own deprecations.
         warnings.simplefilter("ignore", FutureWarning)
         exported = torch.export.export(module.eval(), samples)
-        imported = from_exported_program(exported, custom_convert_map=CONVERTERS)
+        program = fold_constants(exported.run_decompositions())
+        imported = from_exported_program(
+            program, custom_convert_map=CONVERTERS, run_ep_decomposition=False
+        )
     passes = [
         relax.transform.DecomposeOpsForInference(),
         relax.transform.CanonicalizeBindings(),

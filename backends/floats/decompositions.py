@@ -139,6 +139,39 @@ def _pow_of_scalar(base: float, x: Tensor) -> Tensor:
     return torch.exp(x * math.log(base)) if base > 0 else _aten.pow.Scalar(base, x)
 
 
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    if training:
+        raise NotImplementedError("batch norm in training mode; graph.eval() turns it off")
+    del momentum, cudnn_enabled
+    factor = torch.rsqrt(variance + eps)
+    factor = factor if weight is None else factor * weight
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    result = (x - mean.reshape(shape)) * factor.reshape(shape)
+    return result if bias is None else result + bias.reshape(shape)
+
+
+def _with_bias_apart(target: Any) -> Callable[..., Any]:
+    """Return a convolution that adds its bias as a tensor of the result's rank."""
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any) -> Tensor:
+        result = _in_float32(target)(x, weight, None, *args)
+        if bias is None:
+            return result
+        return result + bias.reshape([1, -1] + [1] * (result.dim() - 2))
+
+    return call
+
+
 def _group_norm(
     x: Tensor,
     groups: int,
@@ -274,15 +307,16 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _aten.avg_pool2d.default: _avg_pool2d,
     _aten.conv_transpose3d.input: _in_float32(_conv_transpose3d),
     _aten.matmul.default: _matmul,
+    _aten.linear.default: _in_float32(_aten.linear.default),
     **{
-        target: _in_float32(target)
+        target: _with_bias_apart(target)
         for target in (
             _aten.conv2d.default,
             _aten.conv3d.default,
             _aten.conv_transpose2d.input,
-            _aten.linear.default,
         )
     },
+    _aten.batch_norm.default: _batch_norm,
     _aten.one_hot.default: _one_hot,
     _aten.max.dim: _max_dim,
     _aten.min.dim: _min_dim,
