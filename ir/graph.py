@@ -103,16 +103,29 @@ class Graph:
 
     def new_attribute(self, name: str, value: torch.Tensor, *, trainable: bool = False) -> str:
         """Add a tensor under `name`, or under `name_1`, `name_2`, ... where that is taken."""
-        taken = set(self.attributes)
-        # An operator's name may be that of a module's method ("float"), which hides what is stored.
-        parts = [f"{part}_" if hasattr(fx.GraphModule, part) else part for part in name.split(".")]
-        name = ".".join(parts)
-        unique, count = name, 0
-        while unique in taken:
-            count += 1
-            unique = f"{name}_{count}"
+        unique = self._free_name(name)
         self.set_attribute(unique, value, trainable=trainable)
         return unique
+
+    def _free_name(self, name: str) -> str:
+        """Return a dotted name, near `name`, at which neither tensor nor folder is stored."""
+        owner: Any = self.module
+        path: list[str] = []
+        *folders, leaf = name.split(".")
+        for part in folders:
+            # An operator may be named as a module's method is ("float"), or a tensor ("mean").
+            while hasattr(fx.GraphModule, part) or isinstance(
+                getattr(owner, part, None), torch.Tensor
+            ):
+                part += "_"
+            owner = getattr(owner, part, None)
+            path.append(part)
+        leaf = f"{leaf}_" if hasattr(fx.GraphModule, leaf) else leaf
+        unique, count = leaf, 0
+        while hasattr(owner, unique):
+            count += 1
+            unique = f"{leaf}_{count}"
+        return ".".join([*path, unique])
 
     def insert_tensor(
         self, name: str, value: torch.Tensor, before: fx.Node, *, trainable: bool = False

@@ -95,6 +95,7 @@ class _Lowering:
         self.floats: dict[fx.Node, fx.Node] = {}
         self.integers: dict[fx.Node, Operand] = {}
         self.reasons: dict[fx.Node, str] = {}  # of nodes in the new graph
+        self.names: dict[str, str] = {}  # of stored tensors that stay in float
         self.computed = 0
 
     def _read_in_float(self) -> None:
@@ -268,10 +269,10 @@ class _Lowering:
         return self.floats[node]
 
     def _stored(self, name: str) -> fx.Node:
-        if name not in self.new.attributes:
+        if name not in self.names:
             value = self.old.attribute(name)
-            self.new.set_attribute(name, value, trainable=value.requires_grad)
-        return self.new.fx.get_attr(name)
+            self.names[name] = self.new.new_attribute(name, value, trainable=value.requires_grad)
+        return self.new.fx.get_attr(self.names[name])
 
     def _simulated(self, node: fx.Node) -> fx.Node:
         """A fake-quantized stored tensor that a float operator reads: its simulated values."""

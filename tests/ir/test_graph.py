@@ -207,3 +207,15 @@ def test_an_operator_without_a_row_is_named() -> None:
     assert "aten.logcumsumexp.default" in message
     assert "test_graph.py:" in message
     assert "docs/add-an-operator.md" in message
+
+
+def test_new_tensors_destroy_no_old_ones() -> None:
+    graph = capture(nn.Linear(4, 3), torch.zeros(1, 4))
+    one = torch.ones(1)
+    made = [graph.new_attribute(name, one) for name in ("mean", "mean.scale", "a.b.c", "a.b", "a")]
+    made += [graph.new_attribute(name, one) for name in ("float", "to.type", "mean", "mean.scale")]
+    assert made == [
+        *("mean", "mean_.scale", "a.b.c", "a.b_1", "a_1"),
+        *("float_", "to_.type_", "mean_1", "mean_.scale_1"),
+    ]
+    assert set(made) <= graph.attributes.keys()

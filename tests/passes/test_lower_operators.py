@@ -148,6 +148,21 @@ OPERATORS: dict[str, tuple[Model, tuple[Tensor, ...]]] = {
 }
 
 
+def test_stored_tensors_may_be_named_as_operators_are() -> None:
+    class Normalized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", drawn(4, 1, 1))
+            self.register_buffer("mul", drawn(4, 1, 1))
+            self.register_buffer("cumsum", drawn(4, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            """Operators whose origins are the names of the buffers."""
+            return ((x - self.mean) * self.mul).mean(-1, keepdim=True) * self.cumsum.cumsum(0)
+
+    compare(Normalized(), images())
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operator(name: str, dtype: str) -> None:
