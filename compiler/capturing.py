@@ -56,32 +56,51 @@ def capture(
     graph = _captured(model, example_inputs, shapes)
     _check_finite(graph)
     if canonicalize and graph.level is Level.CAPTURED:
-        graph = _canonical(graph, model, example_inputs)
+        graph = _canonical(graph, model, example_inputs, shapes)
     if isinstance(model, torch.nn.Module):
         _check_runs(graph, _examples(example_inputs))
     return graph
 
 
-def _canonical(graph: Graph, model: Any, example_inputs: Any) -> Graph:
-    """Canonicalize; what can't do with an open axis 0 (steps of an LSTM) is exported without."""
+def _canonical(
+    graph: Graph,
+    model: Any,
+    example_inputs: Any,
+    shapes: Mapping[str, Sequence[int | None]] | None,
+) -> Graph:
+    """Canonicalize; what can't do with an open axis 0 (steps of an LSTM) is captured without."""
     try:
         return Canonicalize().run(graph, Context()).graph
     except OperatorError:
-        opened = any(None in spec.shape for spec in graph.inputs)
-        if not isinstance(model, torch.nn.Module) or not opened:
+        if not any(None in spec.shape for spec in graph.inputs):
             raise
-    fixed = _exported(model, _examples(example_inputs), opened=False)
+        if isinstance(model, torch.nn.Module):
+            fixed = _exported(model, _examples(example_inputs), opened=False)
+        elif _is_onnx(model) and (example_inputs is not None or shapes):
+            fixed = _imported(model, example_inputs, shapes, opened=False)
+        else:
+            raise
     return Canonicalize().run(fixed, Context()).graph
+
+
+def _imported(
+    model: Any,
+    example_inputs: Any,
+    shapes: Mapping[str, Sequence[int | None]] | None,
+    *,
+    opened: bool = True,
+) -> Graph:
+    from .onnx_import import import_with_examples
+
+    examples = None if example_inputs is None else _examples(example_inputs)
+    return import_with_examples(model, examples, shapes, opened=opened)
 
 
 def _captured(
     model: Any, example_inputs: Any, shapes: Mapping[str, Sequence[int | None]] | None
 ) -> Graph:
     if _is_onnx(model):
-        from .onnx_import import import_with_examples
-
-        examples = None if example_inputs is None else _examples(example_inputs)
-        return import_with_examples(model, examples, shapes)
+        return _imported(model, example_inputs, shapes)
     if shapes is not None:
         raise OptionError("shapes are for ONNX models", cure="give example inputs")
     if isinstance(model, torch.nn.Module):

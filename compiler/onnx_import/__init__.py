@@ -61,8 +61,13 @@ def import_with_examples(
     model: onnx.ModelProto | str | os.PathLike[str],
     examples: Sequence[torch.Tensor] | None,
     shapes: Shapes | None,
+    *,
+    opened: bool = True,
 ) -> Graph:
-    """As `import_onnx`, with the shapes of example inputs, in the inputs' order."""
+    """As `import_onnx`, with the shapes of example inputs, in the inputs' order.
+
+    `opened` tries to keep the batch open; without, it takes the size that is given.
+    """
     source = load(model)
     wanted = {name: list(sizes) for name, sizes in (shapes or {}).items()}
     if examples is not None:
@@ -73,7 +78,7 @@ def import_with_examples(
             )
         for name, example in zip(names, examples, strict=True):
             wanted.setdefault(name, list(example.shape))
-    return _import(source, wanted, {})
+    return _import(source, wanted, {}) if opened else Importer(source).run(wanted, {})
 
 
 def _import(

@@ -13,7 +13,7 @@ from torch import fx
 from ..call import Call
 from ..registry import Convert, converts
 from ..size_values import any_sizes, arithmetic
-from ..values import Constant, Operand, Value
+from ..values import Constant, Operand, QuantizedConstant, Value
 
 aten = torch.ops.aten
 
@@ -45,7 +45,7 @@ def number_of(operand: Operand | Any, other: Operand | None, call: Call) -> floa
     """Return a constant's one value where it broadcasts to the other operand, else None."""
     if not isinstance(operand, Constant) or operand.tensor.numel() != 1:
         return None
-    if isinstance(other, Constant) or other is None:
+    if isinstance(other, Constant) or other is None or isinstance(operand, QuantizedConstant):
         return None
     fits = operand.tensor.dim() <= call.rank(other) and operand.tensor.dtype == call.dtype(other)
     value = operand.tensor.reshape(()).item()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import torch
+from torch import fx
 
 from ..call import Call
 from ..registry import converts
@@ -87,10 +88,36 @@ def _places(call: Call, index: Operand, sizes: list[int], skipped: int = 0) -> O
     return total
 
 
+def _joined(call: Call, index: Operand) -> list[Operand] | None:
+    """Return the index of each axis where they were joined for an open batch, as torch writes it.
+
+    x[arange(n)[:, None], i] becomes GatherND(x, Concat(Unsqueeze(Expand(...)), ...)).
+    """
+    open_axes = [size for size in call.shape(index) if size is None]
+    if not open_axes or not isinstance(index, fx.Node) or index.target is not aten.cat.default:
+        return None
+    pieces, axis = index.args
+    parts: list[Operand] = []
+    for piece in pieces:  # type: ignore[union-attr]
+        if not isinstance(piece, fx.Node) or piece.target is not aten.unsqueeze.default:
+            return None
+        part = piece.args[0]
+        if piece.args[1] != axis or axis != call.rank(index) - 1 or not isinstance(part, fx.Node):
+            return None
+        # Indices broadcast with each other by themselves.
+        inner = part.args[0] if part.target is aten.expand.default else part
+        same = isinstance(inner, fx.Node) and call.rank(inner) == call.rank(part)
+        parts.append(inner if same else part)  # type: ignore[arg-type]
+    return parts
+
+
 @converts("GatherND", since=11)
 def convert_gather_nd(call: Call) -> Value:
     x, index = call.operand(0), call.operand(1)
     batch = call.integer("batch_dims", 0)
+    parts = _joined(call, index)
+    if parts is not None and len(parts) <= call.rank(x) and not batch:
+        return call.emit(aten.index.Tensor, x, parts)
     sizes = [call.fixed(x, axis) for axis in range(call.rank(x))]
     outer = [call.fixed(index, axis) for axis in range(call.rank(index))]
     depth = outer[-1] if outer else 0
