@@ -139,10 +139,11 @@ def spell_einsum(graph: Graph, node: fx.Node) -> bool:
     if parsed is None or len(operands) > 2:
         return False
     inputs, output = parsed
+    tensors = [operand for operand in operands if isinstance(operand, fx.Node)]
     rewriter = Rewriter(graph, node)
     reduced = [
         _sum_alone(rewriter, x, own, {*output}.union(*(o for o in inputs if o is not own)))
-        for x, own in zip(operands, inputs, strict=True)
+        for x, own in zip(tensors, inputs, strict=True)
     ]
     if len(reduced) == 1:
         ((x, own),) = reduced
@@ -240,4 +241,30 @@ class _Contraction:
         )
 
 
-PRODUCT_RULES = (spell_linear, spell_einsum, spell_vectors, spell_matmul)
+@looks_at(aten.add.Tensor)
+def absorb_bias(graph: Graph, node: fx.Node) -> bool:
+    """linear(x, w) + b, b stored with one entry an output -> linear(x, w, b), as ONNX spells it."""
+    values = arguments(node)
+    if values["alpha"] != 1:
+        return False
+    for product, bias in (
+        (values["self"], values["other"]),
+        (values["other"], values["self"]),
+    ):
+        if not is_call(product, aten.linear.default) or len(product.users) > 1:
+            continue
+        x, weight, known, *_ = *product.args, None
+        stored = isinstance(bias, fx.Node) and bias.op == "get_attr"
+        if (
+            known is not None
+            or not stored
+            or bias.meta["val"].shape != weight.meta["val"].shape[:1]
+        ):
+            continue
+        new = replace_with(graph, node, aten.linear.default, (x, weight, bias))
+        new.meta["origin"] = product.meta["origin"]
+        return True
+    return False
+
+
+PRODUCT_RULES = (spell_linear, spell_einsum, spell_vectors, spell_matmul, absorb_bias)

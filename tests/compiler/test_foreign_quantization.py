@@ -80,6 +80,39 @@ def test_export_and_import_give_the_same_integers(
     assert graph_content(lower(again)) == graph_content(lower(graph))
 
 
+class Encoder(nn.Module):
+    """A transformer block on token numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.norm = nn.Embedding(20, 16), nn.LayerNorm(16)
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Take [n, 6] and return [n, 16]."""
+        x = self.table(tokens)
+        q, k, v = (
+            part.reshape(-1, 6, 2, 8).transpose(1, 2)
+            for part in self.qkv(self.norm(x)).chunk(3, -1)
+        )
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(y.transpose(1, 2).reshape(-1, 6, 16))
+        return (x + self.down(nn.functional.gelu(self.up(x)))).mean(1)
+
+
+def test_a_transformer_comes_back_the_same(tmp_path: Path) -> None:
+    tokens = torch.randint(0, 20, (4, 6), generator=torch.Generator().manual_seed(0))
+    graph = capture(Encoder().eval(), tokens)
+    graph = Pipeline([passes.InsertQDQ()]).run(graph, [tokens]).graph
+    path = export_onnx(graph, tmp_path / "q.onnx")
+    with torch.no_grad():
+        np.testing.assert_allclose(run(path, tokens), graph(tokens).numpy(), atol=1e-6)
+    again = capture(path)
+    assert graph_content(lower(again)) == graph_content(lower(graph))
+
+
 def test_openvino_runs_what_is_exported(block: Graph, images: Tensor, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     graph = Pipeline([passes.InsertQDQ()]).run(block, [images]).graph
