@@ -17,8 +17,6 @@ from planish.ir.graph import Graph
 from planish.ir.integer import quantize
 from planish.ir.ops import Quantization, activations, arguments, has_row, quantization, row, stored
 
-from planish.passes.weights import per_output, weight_axis
-
 from .call import Call
 from .registry import refused
 from .writer import Writer
