@@ -17,7 +17,7 @@ from .rewriting import Rewriter, forward, is_call, looks_at, rank, replace_with,
 aten = torch.ops.aten
 
 _PAIRS = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
-_SCALARS = {
+_SCALARS: dict[Any, Any] = {
     aten.add.Scalar: aten.add.Tensor,
     aten.sub.Scalar: aten.sub.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
@@ -196,7 +196,7 @@ def spell_power(graph: Graph, node: fx.Node) -> bool:
     if power == 1:
         forward(graph, node, x)
         return True
-    named = _POWERS.get(power)  # type: ignore[arg-type]
+    named = _POWERS.get(power)
     if named is None:
         return False
     replace_with(graph, node, named, (x,))
@@ -220,7 +220,7 @@ def spell_compound(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
-_WHOLE = {
+_WHOLE: dict[Any, Any] = {
     aten.mean.default: aten.mean.dim,
     aten.sum.default: aten.sum.dim_IntList,
     aten.max.default: aten.amax.default,
@@ -280,7 +280,7 @@ def spell_extreme(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
-_SPREADS = {
+_SPREADS: dict[Any, tuple[bool, bool]] = {
     aten.var.correction: (False, False),
     aten.std.correction: (True, False),
     aten.var.dim: (False, False),

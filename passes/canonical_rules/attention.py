@@ -139,7 +139,13 @@ def _reaches_softmax(node: fx.Node) -> bool:
     )
 
 
-@looks_at(aten._softmax.default, aten.softmax.int, aten.log_softmax.int, aten._log_softmax.default)
+_PLAIN: dict[Any, Any] = {
+    aten._softmax.default: aten.softmax.int,
+    aten._log_softmax.default: aten.log_softmax.int,
+}
+
+
+@looks_at(*_PLAIN, *_PLAIN.values())
 def write_softmax(graph: Graph, node: fx.Node) -> bool:
     """The axis counts from 0; a dtype that changes nothing goes."""
     x, axis = node.args[:2]
@@ -148,10 +154,7 @@ def write_softmax(graph: Graph, node: fx.Node) -> bool:
     if graph.dtype(x) != graph.dtype(node):
         return False
     plain = (x, axis % max(rank(x), 1))
-    target: Any = {
-        aten._softmax.default: aten.softmax.int,
-        aten._log_softmax.default: aten.log_softmax.int,
-    }.get(node.target, node.target)
+    target = _PLAIN.get(node.target, node.target)
     if tuple(node.args) == plain and not node.kwargs and target is node.target:
         return False
     replace_with(graph, node, target, plain)

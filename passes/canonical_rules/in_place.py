@@ -118,7 +118,7 @@ class _Write:
         if relative not in fresh:
             source = relative.args[0]
             if not self._is_view(relative) or not isinstance(source, fx.Node):
-                self._refuse(f"reaches {relative.name}, which is no view that planish knows")
+                return self._refuse(f"reaches {relative.name}, no view that planish knows")
             args = (self._renew(source, fresh), *relative.args[1:])
             fresh[relative] = self._add(relative.target, *args, **relative.kwargs)
         return fresh[relative]
@@ -152,7 +152,7 @@ class _Write:
         size = sizes[axis]
         if view.target is aten.select.int:
             if size is None or not isinstance(values["index"], int):
-                self._refuse(f"on a view ({view.name}) of the open batch")
+                return self._refuse(f"on a view ({view.name}) of the open batch")
             start, end, step = values["index"] % size, values["index"] % size + 1, 1
             piece = self._add(aten.unsqueeze.default, piece, axis)
         elif size is None:

@@ -150,7 +150,7 @@ def spell_rowwise(graph: Graph, node: fx.Node) -> bool:
 def _counts_samples(node: fx.Node, x: fx.Node) -> bool:
     """Whether a value is arange over the axis 0 of x, perhaps with axes of size 1 added."""
     while is_call(node, *_PASSES_ROWS):
-        node = node.args[0]  # type: ignore[assignment]
+        node = node.args[0]
     if not is_call(node, *_COUNTS):
         return False
     values = arguments(node)

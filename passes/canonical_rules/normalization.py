@@ -47,7 +47,7 @@ def write_norm(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
-_NATIVE = {
+_NATIVE: dict[Any, tuple[Any, int]] = {
     aten.native_layer_norm.default: (aten.layer_norm.default, 5),
     aten.native_batch_norm.default: (aten.batch_norm.default, 8),
     aten._native_batch_norm_legit_no_training.default: (aten.batch_norm.default, 7),
@@ -59,7 +59,7 @@ def spell_native_norm(graph: Graph, node: fx.Node) -> bool:
     """native_layer_norm and native_batch_norm, of which only the result is read."""
     if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
         return False
-    target, count = _NATIVE[node.target]  # type: ignore[index]
+    target, count = _NATIVE[node.target]
     args: list[Any] = list(arguments(node).values())[:count]
     if count == 7:
         args.insert(5, False)
@@ -97,7 +97,7 @@ def spell_rms_norm(graph: Graph, node: fx.Node) -> bool:
 def norm_before_squeeze(graph: Graph, node: fx.Node) -> bool:
     """batch_norm(squeeze(x, [2])) -> squeeze(batch_norm(x), [2]), beside its convolution."""
     source = node.args[0]
-    if not is_call(source, aten.squeeze.dims) or source.args[1] != [2]:  # type: ignore[union-attr]
+    if not is_call(source, aten.squeeze.dims) or source.args[1] != [2]:
         return False
     assert isinstance(source, fx.Node)
     x = source.args[0]

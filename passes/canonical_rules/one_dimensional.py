@@ -118,7 +118,7 @@ def spell_adaptive(graph: Graph, node: fx.Node) -> bool:
 def spell_linear_upsampling(graph: Graph, node: fx.Node) -> bool:
     """upsample_linear1d -> upsample_bilinear2d."""
     values = arguments(node)
-    x = values.get("input", values.get("self"))
+    x: fx.Node = values["input"] if "input" in values else values["self"]
     sizes = [1, graph.shape(node)[-1]]
     image = _Image(graph, node, x)
     scale = values.get("scales")

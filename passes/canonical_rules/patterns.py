@@ -64,7 +64,7 @@ def find_gelu(graph: Graph, node: fx.Node) -> bool:
     return False
 
 
-def _gelu_candidates(node: fx.Node) -> Iterator[tuple[Any, dict[str, str]]]:
+def _gelu_candidates(node: fx.Node) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The x of what multiplies to 0.5 * x * (1 + f(x)) in any order of the factors."""
     factors = list(_factors(node))
     numbers = [factor for factor in factors if isinstance(factor, int | float)]
@@ -146,7 +146,7 @@ def find_product_with_itself(graph: Graph, node: fx.Node) -> bool:
         if named is not None and gate.args[0] is x:
             replace_with(graph, node, named, (x,))
             return True
-        soft = gate.args[0] if is_call(gate, aten.tanh.default) else None
+        soft: Any = gate.args[0] if is_call(gate, aten.tanh.default) else None
         plain = is_call(soft, aten.softplus.default) and soft.args[1:] in ((), (1, 20), (1.0, 20.0))
         if (plain and soft.args[0] is x) or _is_log_of_sum(soft, x):
             replace_with(graph, node, aten.mish.default, (x,))
@@ -254,7 +254,7 @@ def _quotient_by_root(node: fx.Node) -> tuple[Any, Any] | None:
     """Return (a, b) if node is a / sqrt(b), a * rsqrt(b) or a * reciprocal(sqrt(b))."""
     if is_call(node, aten.div.Tensor):
         root = node.args[1]
-        return (node.args[0], root.args[0]) if is_call(root, aten.sqrt.default) else None  # type: ignore[union-attr]
+        return (node.args[0], root.args[0]) if is_call(root, aten.sqrt.default) else None
     for a, factor in _both_ways(node, aten.mul.Tensor):
         if is_call(factor, aten.rsqrt.default):
             return a, factor.args[0]

@@ -239,9 +239,15 @@ class _Unrolled:
         params = list(self.values["params"])
         each = len(params) // (self.values["num_layers"] * self.directions)
         own = params[place * each : (place + 1) * each]
-        biases = own[2:4] if self.values["has_biases"] else [None, None]
-        rest = own[4:] if self.values["has_biases"] else own[2:]
-        return _Weights(own[0], own[1], *biases, rest[0] if rest else None)
+        biased = self.values["has_biases"]
+        rest = own[4:] if biased else own[2:]
+        return _Weights(
+            own[0],
+            own[1],
+            own[2] if biased else None,
+            own[3] if biased else None,
+            rest[0] if rest else None,
+        )
 
     def _bias(self, weights: _Weights, place: int) -> fx.Node | None:
         """The input's bias; with the state's added where the cell allows that."""
@@ -266,7 +272,7 @@ class _Unrolled:
 def _is_zero(graph: Graph, node: fx.Node) -> bool:
     """Whether a state is all zeros: a stored constant, perhaps expanded, or zeros(...)."""
     while is_call(node, aten.expand.default):
-        node = node.args[0]  # type: ignore[assignment]
+        node = node.args[0]
     if is_call(node, aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default):
         return True
     if node.op != "get_attr":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx
@@ -105,7 +105,7 @@ def tensor_name(node: fx.Node, role: str) -> str:
     return f"{get_origin(node).name.replace(' ', '_')}.{role}"
 
 
-def is_call(value: Any, *targets: Any) -> bool:
+def is_call(value: Any, *targets: Any) -> TypeGuard[Any]:
     """Whether a value is a node of one of these operators."""
     return isinstance(value, fx.Node) and value.op == "call_function" and value.target in targets
 

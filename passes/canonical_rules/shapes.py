@@ -150,7 +150,7 @@ def write_positions(graph: Graph, node: fx.Node) -> bool:
         plain = sorted(axis % rank(source) for axis in found)
         inverse, undone = aten.unsqueeze.default, plain[0] if len(plain) == 1 else None
     if is_call(source, inverse) and source.args[1] == undone:
-        forward(graph, node, source.args[0])  # type: ignore[arg-type]
+        forward(graph, node, source.args[0])
         return True
     if axes == plain:
         return False

@@ -1,5 +1,6 @@
 """Whole models: members of torchvision's families, encoders of text by hand and of transformers."""
 
+import importlib
 import importlib.util
 import runpy
 from collections.abc import Callable
@@ -68,9 +69,9 @@ class Bert(nn.Module):
     def __init__(self, attention: str) -> None:
         super().__init__()
         VISION["torchvision_models"]()  # transformers imports torchvision where it is installed
-        from transformers import BertConfig, BertModel  # pyright: ignore[reportMissingImports]
+        transformers: Any = importlib.import_module("transformers")
 
-        config = BertConfig(
+        config = transformers.BertConfig(
             vocab_size=20,
             hidden_size=16,
             num_hidden_layers=1,
@@ -80,7 +81,7 @@ class Bert(nn.Module):
         )
         config._attn_implementation = attention
         torch.manual_seed(0)
-        self.model = BertModel(config)
+        self.model = transformers.BertModel(config)
 
     def forward(self, words: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
         """Return the last hidden state [n, length, 16]."""
