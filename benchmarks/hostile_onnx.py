@@ -264,7 +264,10 @@ def _worker(channel: Connection, log: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         channel.send("ready")
         while True:
-            name = channel.recv()
+            try:
+                name = channel.recv()
+            except EOFError:  # nobody asks any more
+                return
             began = time.perf_counter()
             outcome, text = try_import(Path(name))
             channel.send(json.dumps([outcome, text, time.perf_counter() - began]))

@@ -16,6 +16,7 @@ Convert = Callable[["Call"], Any]
 
 # The files that hold converters, each by meaning.
 _FILES = (
+    "contrib",
     "creation",
     "elementwise",
     "indexing",

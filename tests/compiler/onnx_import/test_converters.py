@@ -309,3 +309,28 @@ def test_resizing_by_two_uses_torchs_operators(build: Build) -> None:
         stored = {"s": np.array([1, 1, 2, 2], np.float32)}
         graph = planish.capture(build([made], {"x": ["N", 2, 4, 4]}, stored=stored))
         assert [str(n.target).split(".")[1] for n in graph.calls] == [label]
+
+
+@pytest.mark.parametrize(
+    ("operator", "stored"),
+    [
+        ("Gelu", {}),
+        ("FastGelu", {"b": random(4)}),
+        ("BiasGelu", {"b": random(4)}),
+        ("QuickGelu", {}),
+        ("SkipLayerNormalization", {"s": random(2, 3, 4), "g": random(4), "b": random(4)}),
+    ],
+)
+def test_what_onnx_runtime_fuses(build: Build, operator: str, stored: dict[str, Any]) -> None:
+    made = node(operator, ["x", *stored], ["y"], domain="com.microsoft")
+    model = build([made], {"x": [2, 3, 4]}, stored=stored)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    check(model, random(2, 3, 4))
+
+
+def test_a_fused_convolution(build: Build) -> None:
+    stored = {"w": random(4, 3, 3, 3), "b": random(4), "z": random(1, 4, 6, 6)}
+    made = node("FusedConv", ["x", *stored], ["y"], domain="com.microsoft", activation="Relu")
+    model = build([made], {"x": [1, 3, 8, 8]}, stored=stored)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    check(model, random(1, 3, 8, 8))
