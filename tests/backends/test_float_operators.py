@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from planish.backends import build
-from planish.ir import Level, OperatorError
+from planish.ir import Level
 from planish.ir.ops import rows
 
 aten = torch.ops.aten
@@ -336,74 +336,3 @@ def test_float_operators_equal_torch(builder: Any, group: str) -> None:
     for (name, _), want, have in zip(named, expected, got, strict=True):
         assert have.dtype == want.numpy().dtype, name
         np.testing.assert_allclose(have, want.numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
-
-
-def test_special_values_pass_as_in_torch(builder: Any) -> None:
-    b = builder(1, Level.CANONICAL)
-    x = b.input(torch.float32, (6,))
-    values = torch.tensor([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45])
-    targets = (aten.relu.default, aten.sigmoid.default, aten.exp.default, aten.neg.default)
-    ordered = [b.call(operator.getitem, b.call(aten.sort.default, x), i) for i in (0, 1)]
-    same = b.call(aten.eq.Tensor, x, x)
-    graph = b.finish(*[b.call(target, x) for target in targets], *ordered, same)
-    for want, have in zip(graph(values), build(graph, "x86-64-v3")(values.numpy()), strict=True):
-        np.testing.assert_allclose(have, want.numpy(), rtol=1e-6)
-
-
-def test_an_index_outside_stays_inside_the_tensor(builder: Any) -> None:
-    b = builder(1, Level.CANONICAL)
-    index = b.input(INT64, (4,))
-    table = torch.arange(10.0).reshape(5, 2)
-    stored, changed = b.stored(table), b.stored(torch.zeros(5))
-    taken = [
-        b.call(aten.embedding.default, stored, index),
-        b.call(aten.index_select.default, stored, 0, index),
-        b.call(aten.gather.default, b.stored(table[:, 0].contiguous()), 0, index),
-    ]
-    written = b.call(aten.scatter.src, changed, 0, index, b.stored(torch.ones(4)))
-    artifact = build(b.finish(*taken, written), "x86-64-v3")
-    got = artifact(np.array([-(2**40), -1, 5, 2**62]))
-    for rows_taken in got[:2]:
-        assert np.array_equal(rows_taken, table.numpy()[[0, 0, 4, 4]])
-    assert np.array_equal(got[2], [0, 0, 8, 8])
-    assert not got[3].any()
-
-
-def test_a_stored_tensor_and_a_constant_are_outputs(builder: Any) -> None:
-    b = builder(1, Level.CANONICAL)
-    x = b.input(torch.float32, (3,))
-    kept = torch.arange(6).reshape(2, 3)
-    graph = b.finish(b.stored(kept), b.call(aten.full.default, [2], 3.0), x)
-    got = build(graph, "x86-64-v3")(np.ones(3, np.float32))
-    assert np.array_equal(got[0], kept.numpy())
-    assert np.array_equal(got[1], [3, 3])
-
-
-@pytest.mark.parametrize(
-    ("sample", "said"),
-    [
-        (lambda s: s.call(aten.lgamma.default, s.x(3)), "lgamma.*there is no kernel for it"),
-        (lambda s: s.call(aten.nonzero.default, s.x(3)), "nonzero.*depends on the data"),
-        (
-            lambda s: s.call(
-                aten.linear.default,
-                s.given(torch.ones(2, 3).double()),
-                s.builder.stored(torch.ones(3, 3).double()),
-            ),
-            r"linear.*float64; model.float\(\)",
-        ),
-    ],
-)
-def test_what_has_no_kernel_is_named(builder: Any, sample: Sample, said: str) -> None:
-    samples = Samples(builder)
-    before = samples.call(aten.relu.default, samples.x(3))
-    graph = samples.builder.finish(before, sample(samples))
-    with pytest.raises(OperatorError, match=said):
-        build(graph, "x86-64-v3")
-
-
-def test_bfloat16_is_refused(builder: Any) -> None:
-    b = builder(1, Level.CANONICAL)
-    x = b.call(aten.to.dtype, b.input(torch.float32, (3,)), torch.bfloat16)
-    with pytest.raises(OperatorError, match=r"bfloat16.*model\.float\(\)"):
-        build(b.finish(x), "x86-64-v3")
