@@ -108,7 +108,8 @@ def _check_options(graph: Graph, threads: int, io: str) -> None:
             "the graph is quantized, not integer", cure="run passes.LowerToInteger() first"
         )
     for node in graph.nodes:
-        if getattr(node.meta.get("val"), "dtype", None) == torch.bfloat16:
+        value = None if node.op == "get_attr" else node.meta.get("val")
+        if getattr(value, "dtype", None) == torch.bfloat16:
             raise OperatorError(
                 f"{node.name!r} is bfloat16, which no kernel computes",
                 where=graph.origin(node).name or node.name,

@@ -158,11 +158,14 @@ class Island:
         text = lines[0].strip() if lines else type(reason).__name__
         if "Unsupported function type" in text:
             text = "there is no kernel for it"
+        cure = "rewrite the model without it, or run that part outside of planish"
+        if text.endswith("float64"):
+            cure = "convert the model with model.float() before it is captured"
         name = row(culprit).name if has_row(culprit.target) else str(culprit.target)
         return OperatorError(
             f"{name} can't be compiled as a float operator: {text}",
             where=f"{lowering.label(culprit)} ({culprit.target})",
-            cure="rewrite the model without it, or run that part outside of planish",
+            cure=cure,
         )
 
 

@@ -51,7 +51,7 @@ def _in_float32(target: Any) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         dtype = args[0].dtype
         if dtype == torch.float64:
-            raise NotImplementedError("it computes in float64; model.float() converts the model")
+            raise NotImplementedError("it computes in float64")
         if dtype != torch.float16:
             return target(*args, **kwargs)
         real = [a.float() if isinstance(a, Tensor) else a for a in args]
