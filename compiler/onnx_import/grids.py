@@ -13,7 +13,8 @@ from planish.passes.weights import along_axis
 
 from .call import Call
 from .emitter import Emitter
-from .values import Constant, Operand, Quantized, QuantizedConstant
+from .quantized_constants import channel_axis
+from .values import Constant, IntegerBias, Operand, Quantized, QuantizedConstant
 
 aten = torch.ops.aten
 _fake_quantize = torch.ops.planish.fake_quantize.default
@@ -169,9 +170,32 @@ def _stored(constant: Constant, grid: Grid) -> Constant:
     values = ((tensor.double() - zero_point) * scale.double()).float()
     name = constant.name.removesuffix("_quantized")
     if tensor.dtype.itemsize > 2:
+        plain = tensor.dtype == torch.int32 and not bool(grid.zero_point.any())
+        if plain:
+            return IntegerBias(values, name, True, tensor, grid.scale)
         return Constant(values, name, trainable=True)
     lo, hi = dtype_range(tensor.dtype)
     if lo < 0 and bool((tensor > lo).all()):
         lo += 1  # symmetric, as insert-qdq makes them
     spread = scale.expand(tensor.shape)
     return QuantizedConstant(values, name, True, spread, zero_point.expand(tensor.shape), lo, hi)
+
+
+def exact_bias(call: Call) -> None:
+    """Let the int32 bias of a layer mean multiples of sx * sw, not of that product's float32.
+
+    Files hold the product rounded; above 2**22 an integer would not come back the same.
+    """
+    if len(call.inputs) < 3 or call.operator not in ("Conv", "Gemm", "ConvTranspose"):
+        return
+    x, weight, bias = call.inputs[:3]
+    quantized_x = isinstance(x, fx.Node) and x.target is _fake_quantize and x.args[3] is None
+    if not (quantized_x and isinstance(weight, QuantizedConstant)):
+        return
+    found = channel_axis(weight)
+    if not isinstance(bias, IntegerBias) or found is None:
+        return
+    name = str(x.args[1].target)  # type: ignore[union-attr]
+    step = call.emitter.graph.attribute(name).detach().double() * found[1].double()
+    if step.shape == bias.scale.shape and torch.equal(step.float(), bias.scale):
+        call.inputs[2] = Constant((bias.integers.double() * step).float(), bias.name, True)

@@ -22,7 +22,7 @@ from planish.ir.printer import operator_label
 
 from .call import Call, NeedsConstantError
 from .emitter import Emitter, OpenSizeError
-from .grids import integers
+from .grids import exact_bias, integers
 from .infinities import check_infinities
 from .loading import SILENT, Source
 from .registry import Converter, converter
@@ -230,6 +230,7 @@ def _quiet() -> Iterator[None]:
 
 def _run(call: Call, found: Converter) -> list[Any]:
     """Run a converter; one that only moves values works on quantized ones too."""
+    exact_bias(call)
     first = call.inputs[0] if call.inputs else None
     if not (found.moves and isinstance(first, Quantized)):
         made = found.convert(call)

@@ -54,6 +54,19 @@ class QuantizedConstant(Constant):
 
 
 @dataclass(frozen=True, eq=False)
+class IntegerBias(Constant):
+    """A bias that DequantizeLinear makes of int32.
+
+    Attributes:
+        integers: int32, of the tensor's shape.
+        scale: float32, [] or [channels], as the file rounds it.
+    """
+
+    integers: torch.Tensor = field(default_factory=lambda: torch.tensor(0, dtype=torch.int32))
+    scale: torch.Tensor = field(default_factory=lambda: torch.tensor(1.0))
+
+
+@dataclass(frozen=True, eq=False)
 class Sizes:
     """Whole numbers (int64), some of them nodes that read the open batch.
 

@@ -80,6 +80,20 @@ def test_export_and_import_give_the_same_integers(
     assert graph_content(lower(again)) == graph_content(lower(graph))
 
 
+def test_large_biases_come_back_exactly(tmp_path: Path) -> None:
+    """Of more than 2**24 steps of sx * sw, which the file holds as a rounded product."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 64, 1)
+    with torch.no_grad():
+        layer.weight.mul_(1e-3)
+    graph = capture(layer.eval(), torch.zeros(1, 3, 4, 4))
+    graph = Pipeline([passes.InsertQDQ()]).run(graph, [torch.rand(4, 3, 4, 4)]).graph
+    integer = lower(graph)
+    assert int(integer.attribute("bias").abs().max()) > 2**24
+    again = capture(export_onnx(graph, tmp_path / "q.onnx"))
+    assert graph_content(lower(again)) == graph_content(integer)
+
+
 class Encoder(nn.Module):
     """A transformer block on token numbers."""
 
