@@ -145,6 +145,24 @@ def test_layer_norm_of_a_constant_row_is_its_offset() -> None:
     assert got.unique().tolist() == [7]
 
 
+def test_layer_norm_takes_the_nearest_root() -> None:
+    """A root that is off in its last bit moves t, here near 2**22 and a tie, by a step."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        x = rng.integers(0, 256, 16)
+        total, squares = int(x.sum()), int((x * x).sum())
+        root = np.sqrt(np.float32(16 * squares - total * total + 77))
+        share = (16 * x - total).astype(np.float32) * (np.float32(1) / root)
+        gain = (np.resize([3900001.25, 3900002.75], 16) / share).astype(np.float32)
+        t = np.rint(share * gain).astype(np.int64)
+        for middle, expected in ((128, 0), (129, 1)):  # 128 / 256 is rounded to even
+            offset = torch.tensor(middle - t).to(torch.int32)
+            rest = (1, 77, 0, 0, -128, 127, torch.int8)
+            rows = torch.tensor(x).to(torch.uint8).repeat(64, 1)
+            y = ops.layer_norm_i8(rows, torch.tensor(gain), offset, *rest)
+            assert (y == expected).all()
+
+
 def test_layer_norm_of_the_longest_row_is_exact() -> None:
     """Half of 2**15 values at each end: deviation and variance at their largest."""
     x = torch.tensor([0, 255] * 2**14, dtype=torch.uint8)[None]
