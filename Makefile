@@ -46,7 +46,7 @@ format: $(READY) ## put the code into shape
 bench: $(FILES) ## measure against other runtimes (report in build/bench)
 	$(BIN)/python -m benchmarks
 
-families: $(FILES) ## take every torchvision family to int8 (docs/model-families.md), 15 minutes
+families: $(FILES) ## take every torchvision family to int8 (docs/model-families.md), five minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families $(ARGS)
 
 teacher: $(FILES) ## train the example's network anew, about seven minutes
