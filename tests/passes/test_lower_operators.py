@@ -158,7 +158,8 @@ def test_stored_tensors_may_be_named_as_operators_are() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             """Operators whose origins are the names of the buffers."""
-            return ((x - self.mean) * self.mul).mean(-1, keepdim=True) * self.cumsum.cumsum(0)
+            mean, mul, cumsum = (self.get_buffer(name) for name in ("mean", "mul", "cumsum"))
+            return ((x - mean) * mul).mean(-1, keepdim=True) * cumsum.cumsum(0)
 
     compare(Normalized(), images())
 
