@@ -116,7 +116,9 @@ def table(results: list[Found], target: str) -> str:
     lines = [
         "# The families of torchvision",
         "",
-        "Made by `make families ARGS=--compile`. The smallest member of each family, random weights (seed 0), at",
+        "Made by `make families ARGS=--compile`.",
+        "",
+        "The smallest member of each family, random weights (seed 0), at",
         f"the smallest input that it takes; target {target}, quantized on random images. Error is",
         "relative, of the canonical graph against eager torch. Noise is the integer graph's output",
         "against the float one's; with random weights it says little about accuracy.",
