@@ -15,8 +15,8 @@ from planish.passes.context import Context
 from planish.passes.fold_batch_norm import FoldBatchNorm
 from planish.passes.insert_qdq import InsertQDQ
 from planish.passes.lower_to_integer import LowerToInteger
-from planish.passes.observers import Histogram
-from planish.passes.quantization_placement import Placement
+from planish.passes.quantization.observers import Histogram
+from planish.passes.quantization.quantization_placement import Placement
 
 from .pipeline import Pipeline
 

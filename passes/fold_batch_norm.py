@@ -16,7 +16,7 @@ from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult
 from .context import Context
-from .fold_parameters import fold_parameters
+from .parameters.fold_parameters import fold_parameters
 
 aten = torch.ops.aten
 _LAYERS = (aten.conv2d.default, aten.linear.default)

@@ -18,12 +18,12 @@ from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult, check_option, check_types
 from .context import Context
-from .exact_scales import exact_additions, proportional_scales, round_bias
-from .fold_parameters import fold_parameters
-from .masked_ranges import masked_ranges
-from .observers import OBSERVERS, Histogram, QParams, choose_qparams, weight_scales
-from .quantization_placement import Placement, quantization_placement
-from .weights import has_weight, weight_axis
+from .parameters.fold_parameters import fold_parameters
+from .parameters.weights import has_weight, weight_axis
+from .quantization.exact_scales import exact_additions, proportional_scales, round_bias
+from .quantization.masked_ranges import masked_ranges
+from .quantization.observers import OBSERVERS, Histogram, QParams, choose_qparams, weight_scales
+from .quantization.quantization_placement import Placement, quantization_placement
 
 _fake_quantize = torch.ops.planish.fake_quantize.default
 _RANGES = {"uint8": (0, 255), "int8": (-128, 127)}

@@ -14,8 +14,8 @@ from planish.ir.level import Level, Numerics
 
 from .base import Pass, PassResult, check_option
 from .context import Context
-from .teacher_hooks import HOOKS, Hooks
-from .teacher_taps import Tap, named_taps, stage_taps
+from .distillation.teacher_hooks import HOOKS, Hooks
+from .distillation.teacher_taps import Tap, named_taps, stage_taps
 
 _LEVELS = (Level.CANONICAL, Level.QUANTIZED)
 

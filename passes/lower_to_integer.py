@@ -17,12 +17,11 @@ from planish.ir.origin import get_origin
 
 from .base import Pass, PassResult
 from .context import Context
-from .emission import Emission, NoIntegerForm, Operand, quantized_bounds
-from .emit_elementwise import table
-from .emitters import REAL, emit, mover
-from .fold_stored import fold_stored
-from .hoist_quantizers import hoist_quantizers
-from .integer_patterns import (
+from .lowering.emission import Emission, NoIntegerForm, Operand, quantized_bounds
+from .lowering.emit_elementwise import table
+from .lowering.emitters import REAL, emit, mover
+from .lowering.hoist_quantizers import hoist_quantizers
+from .lowering.integer_patterns import (
     Kind,
     Pattern,
     Patterns,
@@ -31,9 +30,10 @@ from .integer_patterns import (
     integer_patterns,
     is_stored_quantizer,
 )
-from .observers import QParams
-from .obstacles import obstacle
-from .wide_quantizers import real_fake_quantize
+from .lowering.wide_quantizers import real_fake_quantize
+from .parameters.fold_stored import fold_stored
+from .quantization.observers import QParams
+from .quantization.obstacles import obstacle
 
 _ops = torch.ops.planish
 

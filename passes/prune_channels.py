@@ -17,12 +17,12 @@ from planish.ir.level import Level, Numerics
 from planish.ir.ops import set_argument
 
 from .base import Pass, PassResult, check_option
-from .channel_budget import NOUNS, Budget, check_target
-from .channel_groups import ChannelGroups, channel_groups, first_names
-from .channel_selection import Kept, select, smallest, steps, without
 from .context import Context
-from .cost import cost
-from .importance import CRITERIA, Scores
+from .pruning.channel_budget import NOUNS, Budget, check_target
+from .pruning.channel_groups import ChannelGroups, channel_groups, first_names
+from .pruning.channel_selection import Kept, select, smallest, steps, without
+from .pruning.cost import cost
+from .pruning.importance import CRITERIA, Scores
 
 _RANKINGS = ("global", "group")
 

@@ -11,7 +11,7 @@ from planish.ir.level import Level, Numerics
 
 from .base import Pass, PassResult
 from .context import Context
-from .teacher_hooks import HOOKS, without_hooks
+from .distillation.teacher_hooks import HOOKS, without_hooks
 
 
 @dataclass(frozen=True)

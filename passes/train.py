@@ -14,13 +14,13 @@ from planish.ir.graph import Graph
 from planish.ir.level import Level
 
 from .base import Pass, PassResult, check_option, check_types
-from .checkpoint import Log
 from .context import Context
-from .optimizers import SCHEDULES, check_optimizer
-from .teacher_hooks import HOOKS
-from .trained_biases import round_trained_biases
-from .training_loop import Loop
-from .training_setting import copy_in, placed, seeded, trained_tensors
+from .distillation.teacher_hooks import HOOKS
+from .training.checkpoint import Log
+from .training.optimizers import SCHEDULES, check_optimizer
+from .training.trained_biases import round_trained_biases
+from .training.training_loop import Loop
+from .training.training_setting import copy_in, placed, seeded, trained_tensors
 
 _MONITORS = ("accuracy", "loss")
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from planish.ir.integer import dtype_range, quantize
-from planish.passes.weights import along_axis
+from planish.passes.parameters.weights import along_axis
 
 from .call import Call
 from .emitter import Emitter

@@ -26,6 +26,12 @@ class Lambda(nn.Module):
         return self.function(x, self.weight)
 
 
+def _negate_through_view(y: torch.Tensor) -> torch.Tensor:
+    flat = y.flatten(2)
+    y.transpose(1, 2)[:, 1:].neg_()
+    return flat + y.flatten(2)
+
+
 CASES: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
     "in_place": lambda x, w: F.relu(F.conv2d(x, w), inplace=True).add_(1.0) * 2.0,
     "in_place_read_later": lambda x, w: (lambda y: (F.relu_(y), y)[1] + y)(F.conv2d(x, w)),
@@ -35,9 +41,7 @@ CASES: dict[str, Callable[[torch.Tensor, torch.Tensor], object]] = {
     "in_place_on_view": lambda x, w: (lambda y: (y.view(-1).add_(1.0), y.permute(0, 2, 1, 3))[1])(
         x * 2.0
     ),
-    "in_place_read_through_view": lambda x, w: (
-        lambda y, z: (y.transpose(1, 2)[:, 1:].neg_(), z + y.flatten(2))[1]
-    )(*(lambda y: (y, y.flatten(2)))(x * 2.0)),
+    "in_place_read_through_view": lambda x, w: _negate_through_view(x * 2.0),
     "relu6": lambda x, w: F.relu6(F.conv2d(x, w, padding=1)) + F.hardtanh(x, -1.0, 2.0),
     "clamps": lambda x, w: torch.clamp_min(x, 0.0) + torch.clamp_max(x, 1.0) + x.clamp(min=0),
     "padding_word": lambda x, w: F.conv2d(x, w, padding="same") + F.conv2d(x, w, padding=(1, 1)),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from planish.passes.distillation_losses import (
+from planish.passes.distillation.distillation_losses import (
     attention_loss,
     attention_map,
     feature_loss,

@@ -10,7 +10,7 @@ from torch import nn
 from planish import capture
 from planish.ir import DataError, Graph, Level, OptionError, verify
 from planish.passes import Context, FoldBatchNorm, InsertQDQ
-from planish.passes.observers import (
+from planish.passes.quantization.observers import (
     BINS,
     Histogram,
     choose_qparams,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from planish.passes.optimizers import build_optimizer, learning_rate_at, optimizer_classes
+from planish.passes.training.optimizers import build_optimizer, learning_rate_at, optimizer_classes
 
 
 def torch_rates(name: str, total: int, warm_up: float) -> list[float]:

@@ -19,9 +19,9 @@ from planish.passes import (
     RemoveTeacherHooks,
     Train,
 )
+from planish.passes.distillation.teacher_hooks import HOOKS, student_module
 from planish.passes.fold_batch_norm import FoldBatchNorm
 from planish.passes.insert_qdq import InsertQDQ
-from planish.passes.teacher_hooks import HOOKS, student_module
 
 Golden = Callable[[str, str], None]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from planish import capture
 from planish.ir import Graph, OperatorError
-from planish.passes.channel_groups import ChannelGroups, channel_groups
+from planish.passes.pruning.channel_groups import ChannelGroups, channel_groups
 
 
 class Net(nn.Module):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from planish.ir import DataError, Graph, PassError
 from planish.passes import Context, FoldBatchNorm, PassResult, PruneChannels
-from planish.passes.channel_groups import channel_groups
-from planish.passes.importance import CRITERIA, first_order_taylor
+from planish.passes.pruning.channel_groups import channel_groups
+from planish.passes.pruning.importance import CRITERIA, first_order_taylor
 
 Prune = Callable[..., PassResult]
 Data = list[tuple[Tensor, Tensor]]

@@ -12,8 +12,8 @@ from torch import nn
 from planish import Pipeline, capture
 from planish.ir import Graph, OptionError, PassError
 from planish.passes import Context, PassResult, PruneChannels
-from planish.passes.cost import cost
-from planish.passes.importance import CRITERIA
+from planish.passes.pruning.cost import cost
+from planish.passes.pruning.importance import CRITERIA
 from planish.passes.registry import build_pass
 
 Prune = Callable[..., PassResult]

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from planish import capture
 from planish.ir import DataError, Graph, PassError
 from planish.passes import Context, InsertQDQ, InsertTeacherHooks, LowerToInteger, Progress, Train
-from planish.passes.distillation_losses import attention_loss, soft_label_loss
+from planish.passes.distillation.distillation_losses import attention_loss, soft_label_loss
 from planish.passes.fold_batch_norm import FoldBatchNorm
-from planish.passes.objective import objective
+from planish.passes.training.objective import objective
 
 if TYPE_CHECKING:
     from tests.passes.train.conftest import Task

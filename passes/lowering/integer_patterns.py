@@ -12,8 +12,8 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
 
-from .observers import QParams
-from .obstacles import obstacle, pads_maxima
+from ..quantization.observers import QParams
+from ..quantization.obstacles import obstacle, pads_maxima
 
 fake_quantize = torch.ops.planish.fake_quantize.default
 _INF = float("inf")

@@ -15,7 +15,7 @@ from torch import fx
 
 from planish.ir.ops import Quantization, activations, arguments, quantization, row, stored
 
-from .weights import has_weight
+from ..parameters.weights import has_weight
 
 _fake_quantize = torch.ops.planish.fake_quantize.default
 

@@ -11,7 +11,7 @@ from planish.ir.graph import Graph
 from planish.ir.ops import arguments
 from planish.ir.origin import get_origin
 
-from .weights import along_axis
+from ..parameters.weights import along_axis
 
 _aten = torch.ops.aten
 

@@ -8,8 +8,8 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import Quantization, activations, arguments, has_row, row, stored
 
-from .exact_scales import round_bias
-from .weights import has_weight
+from ..parameters.weights import has_weight
+from ..quantization.exact_scales import round_bias
 
 
 def round_trained_biases(graph: Graph) -> None:

@@ -13,9 +13,9 @@ from planish.ir.calling import nest_structure
 from planish.ir.errors import DataError, PassError
 from planish.ir.graph import Graph
 
-from .context import Context
-from .distillation_losses import attention_loss, feature_loss, soft_label_loss
-from .teacher_hooks import HOOKS
+from ..context import Context
+from ..distillation.distillation_losses import attention_loss, feature_loss, soft_label_loss
+from ..distillation.teacher_hooks import HOOKS
 
 Flat = list[torch.Tensor]
 Loss = Callable[[Flat, torch.Tensor | None], torch.Tensor]

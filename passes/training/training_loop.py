@@ -13,6 +13,9 @@ import torch
 from planish.ir.errors import DataError, PassError
 from planish.ir.graph import Graph
 
+from ..context import Context, with_labels
+from ..data import Batch, batches
+from ..distillation.teacher_hooks import student_module
 from .checkpoint import (
     Checkpoint,
     Log,
@@ -23,11 +26,8 @@ from .checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from .context import Context, with_labels
-from .data import Batch, batches
 from .objective import Flat, accuracy_counts, objective, task_loss
 from .optimizers import build_optimizer, learning_rate_at
-from .teacher_hooks import student_module
 from .training_setting import (
     copy_in,
     generator_states,
@@ -38,7 +38,7 @@ from .training_setting import (
 )
 
 if TYPE_CHECKING:
-    from .train import Train
+    from ..train import Train
 
 _SHOW_EVERY = 0.5  # seconds between two status lines
 

@@ -11,7 +11,7 @@ from planish.ir.graph import Graph
 from planish.ir.level import Level
 from planish.ir.ops import arguments, follows_mode, row, set_training
 
-from .context import Context
+from ..context import Context
 
 
 def trained_tensors(graph: Graph) -> dict[str, torch.Tensor]:

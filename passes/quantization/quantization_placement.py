@@ -25,9 +25,9 @@ from planish.ir.history import Refused
 from planish.ir.ops import Quantization, activations, arguments, is_entrance, quantization, row
 from planish.ir.origin import get_origin
 
+from ..parameters.stored_values import stored_values
+from ..parameters.weights import has_weight
 from .obstacles import obstacle, pads_maxima
-from .stored_values import stored_values
-from .weights import has_weight
 
 _COMPUTING = (Quantization.INTEGER, Quantization.TABLE)
 

@@ -10,9 +10,9 @@ from torch import fx
 from planish.ir.integer import quantize, requantize_multiplier
 from planish.ir.ops import arguments, row
 
+from ..parameters.weights import along_axis, per_output, weight_axis
 from .emission import Emission, NoIntegerForm
 from .integer_patterns import fake_quantize
-from .weights import along_axis, per_output, weight_axis
 
 _ops = torch.ops.planish
 _INT32 = 2**31 - 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from planish.ir.graph import Graph
 
-from .base import check_option
+from ..base import check_option
 from .channel_groups import ChannelGroups
 from .channel_selection import Kept
 from .cost import PrunedCost

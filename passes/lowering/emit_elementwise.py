@@ -10,8 +10,8 @@ from torch.fx.node import map_arg
 
 from planish.ir.integer import dequantize, fixed_point_add, quantize, requantize_multiplier
 
+from ..quantization.observers import QParams
 from .emission import Emission
-from .observers import QParams
 
 _ops = torch.ops.planish
 

@@ -14,8 +14,8 @@ from planish.ir.integer import quantize
 from planish.ir.ops import arguments
 from planish.ir.origin import get_origin
 
+from ..quantization.observers import QParams
 from .integer_patterns import fake_quantize
-from .observers import QParams
 
 INFINITE = (-math.inf, math.inf)
 

@@ -29,9 +29,9 @@ from planish.ir.ops import (
     stored,
 )
 
+from ..context import Context
+from ..training.objective import task_loss
 from .channel_groups import ChannelGroups, Layer, first_names
-from .context import Context
-from .objective import task_loss
 
 Scores = NDArray[np.float64]
 PURPOSE = "prune-channels with importance 'taylor'"

@@ -17,9 +17,9 @@ from planish.ir.graph import Graph
 from planish.ir.ops import Quantization, activations, arguments, quantization, row, set_argument
 from planish.ir.origin import get_origin
 
+from ..quantization.observers import QParams
+from ..quantization.obstacles import obstacle
 from .integer_patterns import eight_bits, fake_quantize, read_qparams
-from .observers import QParams
-from .obstacles import obstacle
 
 
 def hoist_quantizers(graph: Graph) -> None:

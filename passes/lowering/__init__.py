@@ -1,0 +1,1 @@
+"""How lower-to-integer recognizes and emits integer operators."""

@@ -1,0 +1,1 @@
+"""Stored tensors and what a graph computes from them alone."""

@@ -1,0 +1,1 @@
+"""Where insert-qdq quantizes, and at which scales."""
