@@ -22,7 +22,7 @@ READY := $(VENV)/.planish-ready
 FILES := $(VENV)/.planish-files
 TORCHFREE_READY := $(TORCHFREE)/.planish-ready
 
-.PHONY: help demo test lint format bench families teacher wheel clean FORCE
+.PHONY: help demo test sweep lint format bench families teacher wheel clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -33,6 +33,9 @@ demo: $(FILES) ## compress, compile and measure the example network (report in b
 
 test: $(FILES) $(TORCHFREE_READY) ## run the tests (JOBS=2 processes; ARGS="-k name" to choose)
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
+
+sweep: $(FILES) ## run the tests that take minutes, which `make test` leaves out
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) -m sweep $(ARGS)
 
 lint: $(FILES) ## check style and types
 	$(BIN)/ruff check .

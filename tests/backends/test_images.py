@@ -216,7 +216,7 @@ def test_operator_equals_reference(builder: Builder, name: str, target: str) -> 
     assert_equal(make_graph(builder, name, seed=1), target, 1, builder)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(2, 8))

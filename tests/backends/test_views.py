@@ -119,7 +119,7 @@ def test_every_kernel_reads_views(builder: Builder, target: str) -> None:
     check(builder, 1, target, chains=6)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("target", ["x86-64-v3", "native"])
 @pytest.mark.parametrize("seed", range(2, 10))
 def test_views_sweep(builder: Builder, seed: int, target: str) -> None:

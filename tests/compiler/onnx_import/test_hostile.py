@@ -20,7 +20,7 @@ def test_a_sample_of_mutations(tmp_path: Path) -> None:
     assert bad == []
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_two_thousand_mutations_under_limits(tmp_path: Path) -> None:
     models, importer = seeds(), Importer(tmp_path)
     path = tmp_path / "mutant.onnx"

@@ -1,4 +1,4 @@
-"""The onnx package's own node tests: a sample always, all of them when asked (-m slow)."""
+"""The onnx package's own node tests: a sample always, all of them when asked (make sweep)."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def test_a_sample_of_the_node_tests() -> None:
     assert all(r.reason for r in results if r.outcome is Outcome.REFUSED)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_all_node_tests() -> None:
     results = run(cases())
     assert faults(results) == []

@@ -50,7 +50,7 @@ def stripes(height: int, width: int) -> np.ndarray:
     return image
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", MODELS)
 def test_equal_to_onnx_runtime(name: str) -> None:
     package, file, size = MODELS[name]
@@ -71,7 +71,7 @@ def test_equal_to_onnx_runtime(name: str) -> None:
     [
         "squeezenet",
         *(
-            pytest.param(name, marks=pytest.mark.slow)
+            pytest.param(name, marks=pytest.mark.sweep)
             for name in (
                 "bvlc_alexnet",
                 "densenet121",

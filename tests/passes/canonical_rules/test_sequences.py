@@ -70,7 +70,7 @@ def test_given_states(canonical: Callable[..., Graph]) -> None:
     canonical(Decoder(), torch.randn(2, 5), torch.randn(2, 6))
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 def test_a_hundred_steps_take_seconds() -> None:
     import time
 
