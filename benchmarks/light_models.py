@@ -144,7 +144,7 @@ def table(results: list[Found], target: str) -> str:
         "# The light models of the onnx package",
         "",
         f"Made by `python -m benchmarks.light_models`. Target {target}, batch 1, quantized on two",
-        "random images. Errors are relative to the largest value of the expected output; the files'",
+        "random images. Errors are relative to the largest value expected; the files'",
         "own weights give every class one score, and random ones saturate some softmaxes: 0.",
         "",
         "| model | import, error | compiled float, error | random weights, error against "
