@@ -208,9 +208,13 @@ class _Interface:
 
     def describe_outputs(self) -> list[dict[str, Any]]:
         """Return the manifest's entry of each output."""
+        count = len(self.outputs)
+        known = self._graph.output_names
+        # Teacher hooks add outputs that have no names of their own.
+        names = known if known and len(known) == count else [f"output{i}" for i in range(count)]
         return [
-            self._describe(f"output{i}", outer, used)
-            for i, (outer, used) in enumerate(zip(self._graph.outputs, self.outputs, strict=True))
+            self._describe(name, outer, used)
+            for name, outer, used in zip(names, self._graph.outputs, self.outputs, strict=True)
         ]
 
     def _describe(self, name: str, outer: torch.fx.Node, used: torch.fx.Node) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class _Lowering:
             graph.structure,
             list(graph.history),
             dict(graph.annotations),
+            graph.output_names,
         )
         self.patterns: Patterns = integer_patterns(graph)
         self.covered = _covered(graph, self.patterns)

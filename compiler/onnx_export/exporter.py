@@ -155,7 +155,7 @@ def output_names(graph: Graph) -> list[str]:
     model returns, or "output", "output_1", ...
     """
     count = len(graph.outputs)
-    given = getattr(graph, "output_names", None)
+    given = graph.output_names
     found = list(given) if given and len(given) == count else [""] * count
     if not any(found):
         _keys(graph.structure, "", found)

@@ -55,6 +55,9 @@ def test_names_and_origins_are_the_models(chain: onnx.ModelProto) -> None:
     assert {"stem.weight", "stem.bias"} <= set(graph.attributes)
     assert graph.output_names == ["y"]
     assert graph.copy().output_names == ["y"]
+    steps = planish.Pipeline([planish.passes.InsertQDQ(), planish.passes.LowerToInteger()])
+    lowered = steps.run(graph, [random(4, 3, 8, 8)]).graph
+    assert [info.name for info in planish.compile(lowered).outputs] == ["y"]
 
 
 def test_float_initializers_train(chain: onnx.ModelProto) -> None:
