@@ -8,6 +8,7 @@ import os
 import sys
 import sysconfig
 import traceback
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -180,7 +181,9 @@ def _run_export(
     model: torch.nn.Module, examples: tuple[torch.Tensor, ...], shapes: Any
 ) -> ExportedProgram:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # nn.LSTM rebinds its list of weights when it runs; the export is right all the same.
+            warnings.filterwarnings("ignore", message="The tensor attribute")
             return torch.export.export(model, examples, dynamic_shapes=shapes)
     except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), "")
