@@ -256,7 +256,7 @@ def _check_runs(graph: Graph, examples: tuple[torch.Tensor, ...]) -> None:
     try:
         with torch.no_grad():
             graph(*examples)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise ModelError(
             f"the model can't compute on the example inputs: {_first_line(error)}",
             cure="give examples of the dtype that the model computes in, as a rule float32",

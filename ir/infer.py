@@ -194,6 +194,16 @@ def _baddbmm(
     return added + torch.bmm(first, second)
 
 
+def _per_sample(target: Any) -> Any:
+    """Return the rule of a resize: torch's own would fix the open batch size."""
+
+    def rule(x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        one = target(x.new_empty((1, *x.shape[1:])), *rest, **options)
+        return one.new_empty((x.shape[0], *one.shape[1:]))
+
+    return rule
+
+
 _RULES: dict[Any, Any] = {
     torch.ops.aten.baddbmm.default: _baddbmm,
     **{
@@ -208,6 +218,15 @@ _RULES: dict[Any, Any] = {
             _aten.silu.default,
             _aten.tanh.default,
         )
+    },
+    **{
+        target: _per_sample(target)
+        for packet in (
+            *(_aten.upsample_nearest1d, _aten.upsample_nearest2d, _aten.upsample_linear1d),
+            *(_aten.upsample_bilinear2d, _aten.upsample_bicubic2d),
+            *(_aten._upsample_nearest_exact2d, _aten._upsample_bilinear2d_aa),
+        )
+        for target in (packet.default, packet.vec)
     },
     _aten.batch_norm.default: _batch_norm,
     torch.ops.planish.fake_quantize.default: lambda x, *_: x.new_empty(x.shape),

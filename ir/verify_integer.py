@@ -38,15 +38,18 @@ def integer_problems(graph: Graph) -> Iterator[Problem]:
         if str(node.target).startswith("planish."):
             yield from _operator(graph, node)
         else:
-            yield from _mixing(node)
+            yield from _mixing(graph, node)
 
 
-def _mixing(node: fx.Node) -> Iterator[Problem]:
+def _mixing(graph: Graph, node: fx.Node) -> Iterator[Problem]:
     """Only operators that move values may work on integers outside the planish namespace."""
     value = node.meta["val"]
     moves = has_row(node.target) and row(node).quantization is Quantization.SAME_SCALE
     if not isinstance(value, torch.Tensor) or value.dtype not in _BYTES:
         return
+    if has_row(node.target) and row(node).name == "cast":
+        # The model's own integers begin here.
+        moves = all(graph.dtype(source) not in _BYTES for source in node.all_input_nodes)
     if not moves:
         yield Problem("I1", f"{node.name} computes on {value.dtype} outside the contract", node)
     elif row(node).name == "pad":

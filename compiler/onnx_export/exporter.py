@@ -36,9 +36,10 @@ class Exporter:
 
     def __init__(self, graph: Graph, opset: int) -> None:
         newest = onnx.defs.onnx_opset_version()
-        if not OLDEST_OPSET <= opset <= newest:
+        if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:
             raise OptionError(
-                f"opset {opset} can't be written", cure=f"choose one of {OLDEST_OPSET} to {newest}"
+                f"opset {opset!r} can't be written",
+                cure=f"choose one of {OLDEST_OPSET} to {newest}",
             )
         if graph.level is Level.INTEGER:
             raise ModelError(

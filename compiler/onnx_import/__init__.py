@@ -9,13 +9,14 @@ ONNX defines by a function of others, and a model's own functions, are converted
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from planish.ir.errors import ModelError
+from planish.ir.errors import ModelError, OptionError
 from planish.ir.graph import Graph
 
 from .call import NeedsConstantError
@@ -52,9 +53,28 @@ def import_onnx(
         OperatorError: An operator, or a use of one, that isn't supported: names node and reason.
     """
     source = load(model)
-    wanted = {name: list(sizes) for name, sizes in (shapes or {}).items()}
+    wanted = _sizes(shapes)
     fixed = {name: torch.as_tensor(value) for name, value in (constants or {}).items()}
     return _import(source, wanted, fixed)
+
+
+def _sizes(shapes: Any) -> dict[str, list[int | None]]:
+    """Return shapes as lists.
+
+    Raises:
+        OptionError: They are no mapping of names to whole numbers.
+    """
+    try:
+        found = {name: list(sizes) for name, sizes in (shapes or {}).items()}
+        return {
+            name: [None if size is None else operator.index(size) for size in sizes]
+            for name, sizes in found.items()
+        }
+    except (AttributeError, TypeError) as error:
+        raise OptionError(
+            f"shapes are not sizes by input name: {shapes!r}",
+            cure='write shapes={"x": (1, 3, 224, 224)}',
+        ) from error
 
 
 def import_with_examples(
@@ -69,7 +89,7 @@ def import_with_examples(
     `opened` tries to keep the batch open; without, it takes the size that is given.
     """
     source = load(model)
-    wanted = {name: list(sizes) for name, sizes in (shapes or {}).items()}
+    wanted = _sizes(shapes)
     if examples is not None:
         names = [value.name for value in real_inputs(source.proto.graph)]
         if len(examples) != len(names):

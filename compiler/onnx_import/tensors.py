@@ -146,7 +146,11 @@ def _inside(location: str, where: str, folder: Path | None) -> Path:
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute()
     if not parts or absolute or ".." in parts or "\\" in location or "\0" in location:
         raise outside
-    path = (folder / location).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+    try:
+        path = (folder / location).resolve()
+        found = path.is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+        raise outside from error
+    if not found:
         raise outside
     return path

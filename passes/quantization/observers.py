@@ -29,6 +29,8 @@ class Histogram:
     def observe(self, values: torch.Tensor) -> None:
         """Add a tensor of any shape."""
         flat = values.detach().float().flatten()
+        if not flat.numel():
+            return
         self.low = min(self.low, float(flat.min()))
         self.high = max(self.high, float(flat.max()))
         self._reach(min(max(abs(self.low), abs(self.high)), _LARGEST))

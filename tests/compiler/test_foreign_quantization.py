@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from planish import Graph, Pipeline, capture, export_onnx, passes
+from planish import Graph, Pipeline, capture, compile, export_onnx, passes
 from planish.ir import Level, OperatorError
 from planish.ir.fingerprint import graph_content
 
@@ -318,3 +318,42 @@ def test_integers_may_be_moved_joined_and_returned() -> None:
     want_y, want_c = session.run(None, {"x": x.numpy()})
     np.testing.assert_array_equal(y.numpy(), want_y)
     np.testing.assert_array_equal(c.numpy(), want_c)
+
+
+def test_integers_made_for_an_output_or_another_scale_compile() -> None:
+    stored = {"s": np.float32(0.1), "t": np.float32(0.3), "z": np.uint8(9)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["a"]),
+        helper.make_node("DequantizeLinear", ["q", "t", "z"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    built = model(nodes, stored)
+    built.graph.output.append(helper.make_tensor_value_info("q", TensorProto.UINT8, None))
+    x = torch.randn(5, 4)
+    session = ort.InferenceSession(built.SerializeToString(), providers=["CPUExecutionProvider"])
+    wanted = session.run(None, {"x": x.numpy()})
+    compiled = compile(capture(built), target="x86-64-v3", batch=5)(x.numpy())
+    for found, want in zip(compiled, wanted, strict=True):
+        np.testing.assert_array_equal(found, want)
+
+
+def test_a_constant_may_have_the_lowest_integer_as_its_zero_point() -> None:
+    """quantize_static stores a positive number so: 127, less -128, times its value / 255."""
+    stored = {
+        "s": np.float32(0.1),
+        "z": np.int8(-128),
+        "c": np.array([127], np.int8),
+        "cs": np.float32(0.8 / 255),
+        "cz": np.int8(-128),
+    }
+    nodes = [
+        *pair("x", "xq", "s", "z"),
+        helper.make_node("DequantizeLinear", ["c", "cs", "cz"], ["cr"], name="dc"),
+        helper.make_node("Mul", ["xq", "cr"], ["m"], name="product"),
+        *pair("m", "y", "s", "z", name="out"),
+    ]
+    graph = capture(model(nodes, stored))
+    x = torch.rand(3, 4)
+    integer = lower(graph)
+    assert steps(integer(x), graph(x).detach().numpy(), integer).max() <= 1

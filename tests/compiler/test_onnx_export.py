@@ -141,6 +141,8 @@ _SPATIAL: Cases = {
     "nearest": lambda x: F.interpolate(x, scale_factor=2),
     "nearest_odd": lambda x: F.interpolate(x, size=(13, 17)),
     "linear": lambda x: F.interpolate(x, size=(13, 24), mode="bilinear"),
+    "nearest_told": lambda x: F.interpolate(x, scale_factor=1.6),
+    "linear_told": lambda x: F.interpolate(x, scale_factor=(1.3, 0.7), mode="bilinear"),
     "corners": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
     "pad": lambda x: F.pad(x, (1, 0, 2, 1), value=0.5),
     "crop": lambda x: F.pad(x, (-1, 2)),
@@ -339,3 +341,14 @@ def test_refusals(quantized: Graph, graph: Graph, tmp_path: Path) -> None:
     with pytest.raises(PlanishError, match="can't write"):
         export_onnx(graph, tmp_path / "missing" / "x.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resize_by_a_told_scale_comes_back(tmp_path: Path) -> None:
+    class Resizes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.interpolate(x, scale_factor=3.7, mode="bilinear")
+
+    graph = capture(Resizes(), torch.zeros(1, 2, 3, 3))
+    again = capture(export_onnx(graph, tmp_path / "x.onnx"))
+    x = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again(x), graph(x))

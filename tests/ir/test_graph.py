@@ -219,3 +219,14 @@ def test_new_tensors_destroy_no_old_ones() -> None:
         *("float_", "to_.type_", "mean_1", "mean_.scale_1"),
     ]
     assert set(made) <= graph.attributes.keys()
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_the_batch_stays_open_through_a_resize(mode: str) -> None:
+    class Tokens(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = nn.functional.interpolate(x, scale_factor=2.0, mode=mode)
+            return y.flatten(2).transpose(1, 2)
+
+    graph = capture(Tokens(), torch.zeros(1, 2, 4, 4))
+    assert graph.shape(graph.outputs[0]) == (None, 64, 2)

@@ -73,9 +73,20 @@ def resize(call: Call) -> str:
             "coordinate_transformation_mode": "asymmetric",
             "nearest_mode": "floor",
         }
-    if all(size and wanted % size == 0 for size, wanted in zip(before[-2:], after, strict=True)):
-        factors = [wanted / int(size or 1) for size, wanted in zip(before[-2:], after, strict=True)]
+    pairs = list(zip(before[-2:], after, strict=True))
+    told = [call["scales_h"], call["scales_w"]]
+    if told != [None, None] or all(size and wanted % size == 0 for size, wanted in pairs):
+        # Scales that are told say where pixels lie; the sizes alone would say it differently.
+        factors = [
+            scale or wanted / int(size or 1)
+            for scale, (size, wanted) in zip(told, pairs, strict=True)
+        ]
         scales = np.array([1, 1, *factors], np.float32)
+        reached = [
+            int(np.float32(size) * s) for s, (size, _) in zip(scales[2:], pairs, strict=True)
+        ]
+        if reached != after:
+            raise call.refused(f"scales by {factors}, which float32 rounds to another size")
         name = call.writer.constant(f"{call.node.name}_scales", scales)
         return call.op("Resize", x, "", name, **attributes)
     if call.opset >= 18:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from ..call import Call
@@ -112,15 +113,19 @@ def _known_operator(
     before = [call.fixed(x, axis) for axis in (2, 3)]
     sizes = [plan.get(axis, (size, 1.0))[0] for axis, size in zip((2, 3), before, strict=True)]
     scales = [plan.get(axis, (0, 1.0))[1] for axis in (2, 3)]
-    # torch derives the scale from the sizes; ONNX uses the one that is stated.
+    # Without a scale torch derives it from the sizes; ONNX uses the one that is stated.
     exact = all(abs(s * b - n) < 1e-6 for s, b, n in zip(scales, before, sizes, strict=True))
+    halves = how.coordinates in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
     if not exact:
-        return None
+        if how.kind != "linear" or how.coordinates != "half_pixel":
+            return None
+        # The shortest decimal of a float32 is the scale as it was written.
+        told = [float(str(np.float32(scale))) for scale in scales]
+        return call.emit(aten.upsample_bilinear2d.default, x, sizes, False, *told)
     if how.kind == "nearest":
         whole = all(n % b == 0 for n, b in zip(sizes, before, strict=True))
         floors = how.coordinates == "asymmetric" and how.rounding == "floor"
-        centred = how.coordinates in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
-        rounds = centred and how.rounding in ("round_prefer_floor", "round_prefer_ceil")
+        rounds = halves and how.rounding in ("round_prefer_floor", "round_prefer_ceil")
         if whole and (floors or rounds):
             return call.emit(aten.upsample_nearest2d.default, x, sizes)
         return None
@@ -128,7 +133,6 @@ def _known_operator(
         return None
     if how.coordinates == "align_corners":
         return call.emit(aten.upsample_bilinear2d.default, x, sizes, True)
-    halves = how.coordinates in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric")
     if halves and (how.coordinates == "half_pixel" or min(sizes) > 1):
         return call.emit(aten.upsample_bilinear2d.default, x, sizes, False)
     return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import planish
-from planish.ir import Graph, Level, ModelError, OperatorError
+from planish.ir import Graph, Level, ModelError, OperatorError, OptionError
 from planish.onnx_import import NeedsConstantError, import_onnx
 
 Build = Callable[..., onnx.ModelProto]
@@ -113,6 +114,13 @@ def test_a_batch_that_the_model_fixes_takes_the_given_size(build: Build) -> None
 def test_wrong_shapes(build: Build, shapes: dict[str, tuple[int, ...]], words: str) -> None:
     model = build([node("Relu", ["x"], ["y"])], {"x": ["N", 3]})
     with pytest.raises(ModelError, match=words):
+        planish.capture(model, shapes=shapes)
+
+
+@pytest.mark.parametrize("shapes", [{"x": "1x3"}, {"x": 3}, {"x": (1.5, 3)}, [(1, 3)]])
+def test_shapes_that_are_none(build: Build, shapes: Any) -> None:
+    model = build([node("Relu", ["x"], ["y"])], {"x": ["N", 3]})
+    with pytest.raises(OptionError, match="sizes by input name"):
         planish.capture(model, shapes=shapes)
 
 

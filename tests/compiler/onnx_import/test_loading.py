@@ -49,12 +49,17 @@ def test_external_data_beside_the_model(external: onnx.ModelProto, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "location", ["../w.bin", "/etc/passwd", "a/../../w.bin", "", ".", "link.bin", "..\\w.bin", "no"]
+    "location",
+    [
+        *("../w.bin", "/etc/passwd", "a/../../w.bin", "", ".", "link.bin", "..\\w.bin", "no"),
+        *("loop.bin", "w" * 5000),
+    ],
 )
 def test_external_data_elsewhere(external: onnx.ModelProto, tmp_path: Path, location: str) -> None:
     folder = tmp_path / "inside"
     folder.mkdir()
     (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    (folder / "loop.bin").symlink_to("loop.bin")
     _place(external.graph.initializer[0], location, 4, 24)
     with pytest.raises(ModelError, match="not a file below the model's folder"):
         planish.capture(save(external, folder))
