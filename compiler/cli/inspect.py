@@ -12,6 +12,9 @@ from .models import MODEL_HELP, SHAPE_HELP
 if TYPE_CHECKING:
     from rich.table import Table
 
+BAR = 20
+"""Characters of the bar that stands for all MACs."""
+
 
 def inspect(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
@@ -86,16 +89,18 @@ def _layers(summary: dict[str, Any]) -> Table:
     table = _table("layer", "operator", "channels", "MACs", "share")
     for column in table.columns[2:4]:
         column.justify = "right"
+    table.columns[4].no_wrap = True
+    table.columns[4].min_width = BAR + 7
     total = max(summary["macs"], 1)
     for layer in summary["layers"]:
         share = layer["macs"] / total
-        bar = "█" * round(share * 20)
+        bar = "█" * round(share * BAR)
         table.add_row(
             layer["name"],
             layer["operator"],
             str(layer["channels"]),
             count_text(layer["macs"]),
-            f"[cyan]{bar:<20}[/cyan] {share:6.1%}",
+            f"[cyan]{bar:<{BAR}}[/cyan] {share:6.1%}",
         )
     return table
 

@@ -17,12 +17,14 @@ def summarize(graph: Graph, target: str | None = None) -> dict[str, Any]:
     """Return a graph's inputs, outputs, operators, size, layers and int8 coverage on a target."""
     coverage = integer_outlook(graph, target).to_json()
     operators = Counter(operator_label(node) for node in graph.calls)
+    known = graph.output_names or []
+    names = known if len(known) == len(graph.outputs) else [node.name for node in graph.outputs]
     return {
         "level": graph.level.label,
         "inputs": [_tensor(s.name, s.shape, dtype_label(s.dtype)) for s in graph.inputs],
         "outputs": [
-            _tensor(node.name, graph.shape(node), dtype_label(graph.dtype(node)))
-            for node in graph.outputs
+            _tensor(name, graph.shape(node), dtype_label(graph.dtype(node)))
+            for name, node in zip(names, graph.outputs, strict=True)
         ],
         "operators": dict(operators.most_common()),
         "parameters": parameters(graph),

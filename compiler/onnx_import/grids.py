@@ -175,7 +175,7 @@ def _stored(constant: Constant, grid: Grid) -> Constant:
             return IntegerBias(values, name, True, tensor, grid.scale)
         return Constant(values, name, trainable=True)
     lo, hi = dtype_range(tensor.dtype)
-    if lo < 0 and bool((tensor > lo).all()):
+    if lo < 0 and bool((tensor > lo).all() and (zero_point > lo).all()):
         lo += 1  # symmetric, as insert-qdq makes them
     spread = scale.expand(tensor.shape)
     return QuantizedConstant(values, name, True, spread, zero_point.expand(tensor.shape), lo, hi)

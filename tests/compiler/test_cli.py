@@ -382,6 +382,7 @@ def test_export(call: Run, graph_file: Path, tmp_path: Path) -> None:
     assert data["quantize_linear"] == 0
     again = parsed(call("inspect", tmp_path / "x.onnx", "--json"))
     assert again["macs"] == parsed(call("inspect", graph_file, "--json"))["macs"]
+    assert [tensor["name"] for tensor in again["outputs"]] == ["output"]
     assert "wrote" in call("export", graph_file, "-o", tmp_path / "y.onnx", "--opset", "20").stderr
 
 
