@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from torch import fx
+
 from planish.ir.graph import Graph
+from planish.ir.ops import has_row, row
 from planish.ir.printer import operator_label
 from planish.ir.signature import dtype_label
 
@@ -16,7 +19,7 @@ from ..outlook import integer_outlook
 def summarize(graph: Graph, target: str | None = None) -> dict[str, Any]:
     """Return a graph's inputs, outputs, operators, size, layers and int8 coverage on a target."""
     coverage = integer_outlook(graph, target).to_json()
-    operators = Counter(operator_label(node) for node in graph.calls)
+    operators = Counter(_operator(node) for node in graph.calls)
     known = graph.output_names or []
     names = known if len(known) == len(graph.outputs) else [node.name for node in graph.outputs]
     return {
@@ -36,6 +39,11 @@ def summarize(graph: Graph, target: str | None = None) -> dict[str, Any]:
         "fallbacks": coverage["fallbacks"],
         "history": [entry.to_json() for entry in graph.history],
     }
+
+
+def _operator(node: fx.Node) -> str:
+    """Return the operator's name in the table; of one without a row, torch's."""
+    return row(node).name if has_row(node.target) else operator_label(node)
 
 
 def _tensor(name: str, shape: tuple[int | None, ...], dtype: str) -> dict[str, Any]:
