@@ -49,8 +49,14 @@ def compile(
     _check_options(graph, batch, threads, io)
     verify(graph, after="before compile")
     integer = _lowered(graph) if graph.level is Level.QUANTIZED else graph
-    fixed = integer.fix_batch(batch)
-    return build(fixed, target, threads=threads, io=io, strict=strict, history=integer.history)
+    try:
+        fixed = integer.fix_batch(batch)
+        return build(fixed, target, threads=threads, io=io, strict=strict, history=integer.history)
+    except (MemoryError, OverflowError) as error:
+        raise OptionError(
+            f"the network at batch {batch} does not fit this machine's memory",
+            cure="compile it for a smaller batch",
+        ) from error
 
 
 def _check_options(graph: Graph, batch: int, threads: int, io: str) -> None:

@@ -37,7 +37,7 @@ def print_json(data: Any) -> None:
 
 def say(text: str) -> None:
     """Print a message for the person in front of the screen."""
-    stderr().print(text)
+    stderr().print(text, markup=False)  # the names of layers and files are not markup
 
 
 def fail(text: str) -> None:

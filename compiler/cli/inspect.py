@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import bytes_text, count_text, print_json, shape_text, stdout
+from .console import bytes_text, count_text, print_json, shape_text, stderr, stdout
 from .models import MODEL_HELP, SHAPE_HELP
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ def inspect(
     from .summary import summarize
 
     chosen = _target(target)
-    graph = load_model(model, input_shape or (), canonicalize=not raw)
+    with stderr().status("reading the model"):  # drawn on a terminal only
+        graph = load_model(model, input_shape or (), canonicalize=not raw)
     if text:
         typer.echo(graph.text(), nl=False)
         return
-    summary = {"model": model, "target": chosen, **summarize(graph, chosen)}
+    with stderr().status("finding out what can run in int8"):
+        summary = {"model": model, "target": chosen, **summarize(graph, chosen)}
     if as_json:
         print_json(summary)
     else:
@@ -50,9 +52,10 @@ def _target(name: str | None) -> str | None:
 
 def _print(summary: dict[str, Any]) -> None:
     from rich.columns import Columns
+    from rich.markup import escape
 
     console = stdout()
-    console.print(f"[bold]{summary['model']}[/bold]  level {summary['level']}")
+    console.print(f"[bold]{escape(summary['model'])}[/bold]  level {summary['level']}")
     console.print(
         Columns([_tensors(summary), _sizes(summary), _operators(summary)], padding=(0, 3))
     )
@@ -61,11 +64,13 @@ def _print(summary: dict[str, Any]) -> None:
 
 
 def _tensors(summary: dict[str, Any]) -> Table:
+    from rich.markup import escape
+
     table = _table("", "tensor", "shape", "dtype")
     for kind in ("inputs", "outputs"):
         for item in summary[kind]:
             shape = shape_text(item["shape"])
-            table.add_row(kind.removesuffix("s"), item["name"], shape, item["dtype"])
+            table.add_row(kind.removesuffix("s"), escape(item["name"]), shape, item["dtype"])
     return table
 
 
@@ -86,6 +91,8 @@ def _operators(summary: dict[str, Any]) -> Table:
 
 
 def _layers(summary: dict[str, Any]) -> Table:
+    from rich.markup import escape
+
     table = _table("layer", "operator", "channels", "MACs", "share")
     for column in table.columns[2:4]:
         column.justify = "right"
@@ -96,7 +103,7 @@ def _layers(summary: dict[str, Any]) -> Table:
         share = layer["macs"] / total
         bar = "█" * round(share * BAR)
         table.add_row(
-            layer["name"],
+            escape(layer["name"]),
             layer["operator"],
             str(layer["channels"]),
             count_text(layer["macs"]),
@@ -106,6 +113,8 @@ def _layers(summary: dict[str, Any]) -> Table:
 
 
 def _print_coverage(summary: dict[str, Any]) -> None:
+    from rich.markup import escape
+
     console = stdout()
     verb = "runs" if summary["level"] == "integer" else "can run"
     place = f" on {summary['target']}" if summary["target"] else ""
@@ -117,7 +126,8 @@ def _print_coverage(summary: dict[str, Any]) -> None:
         return
     table = _table("stays in float", "layer", "MACs", "reason")
     for item in summary["fallbacks"]:
-        table.add_row(item["operator"], item["node"], count_text(item["macs"]), item["reason"])
+        operator, node, reason = (escape(item[key]) for key in ("operator", "node", "reason"))
+        table.add_row(operator, node, count_text(item["macs"]), reason)
     console.print(table)
 
 

@@ -201,4 +201,7 @@ def _example(text: str) -> torch.Tensor:
         raise OptionError(
             f"can't read the input shape {text!r}", cure="write 1x3x224x224 or 1x16:int64"
         )
-    return torch.zeros(shape, dtype=dtype)
+    try:
+        return torch.zeros(shape, dtype=dtype)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise OptionError(f"the input shape {text!r} is too large for this machine") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from ..report import Report, Stage
@@ -43,7 +44,7 @@ def refusal_table(report: Report) -> Table:
     for name in ("pass", "layer", "reason"):
         table.add_column(name)
     for pass_name, item in report.refusals:
-        table.add_row(pass_name, item.node, item.reason)
+        table.add_row(pass_name, escape(item.node), escape(item.reason))
     return table
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from planish.ir.errors import ModelError
+from planish.ir.errors import ModelError, OptionError
 from planish.ir.files import write_beside
 from planish.ir.graph import Graph
 from planish.ir.level import Level
@@ -37,10 +37,17 @@ def onnx_model(graph: Graph, opset: int = OPSET) -> onnx.ModelProto:
         opset: Version of the operator set, 17 or newer.
 
     Raises:
-        ModelError: An integer graph, or tensors of more than 2 GB.
+        ModelError: An integer graph, one with teacher hooks, or tensors of more than 2 GB.
         OperatorError: An operator that ONNX can't express; names the node.
         OptionError: An opset that can't be written.
     """
+    if not isinstance(graph, Graph):
+        raise ModelError(f"a {type(graph).__name__} is no graph", cure="capture the model first")
+    if graph.annotations:
+        raise ModelError(
+            f"the graph still carries {', '.join(sorted(graph.annotations))}",
+            cure="run remove-teacher-hooks first",
+        )
     copy = graph.copy().eval()
     if copy.level is Level.CAPTURED:
         copy = Canonicalize().run(copy, Context()).graph
@@ -72,7 +79,14 @@ def export_onnx(graph: Graph, path: str | os.PathLike[str], opset: int = OPSET) 
         OptionError: An opset that can't be written.
         PlanishError: The file can't be written.
     """
-    write_beside(path, onnx_model(graph, opset).SerializeToString())
+    target = _path(path)
+    write_beside(target, onnx_model(graph, opset).SerializeToString())
+    return target
+
+
+def _path(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
+        raise OptionError(f"{path!r} is no path of a file")
     return Path(path)
 
 

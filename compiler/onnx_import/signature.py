@@ -107,7 +107,14 @@ def _check_fits(
         and all(k is None or s is None or s == k for s, k in zip(sizes, known, strict=True))
     )
     if not fits:
-        raise ModelError(f"input {value.name!r} has the shape {known} in the model, not {sizes}")
+        raise ModelError(
+            f"input {value.name!r} has the shape {_text(known)} in the model, not {_text(sizes)}"
+        )
+
+
+def _text(sizes: list[int | None] | None) -> str:
+    """Return sizes as "? x 3 x 48 x 192": an open one has a question mark."""
+    return " x ".join("?" if size is None else str(size) for size in sizes or ()) or "scalar"
 
 
 def _example(sizes: list[int | None]) -> tuple[int, ...]:

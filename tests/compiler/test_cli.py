@@ -228,6 +228,7 @@ def test_targets(call: Run) -> None:
         (["inspect", "models.py:failing"], ["failing() failed: ValueError: boom", "models.py:2"]),
         (["inspect", "models.py:Small"], ["give --input-shape"]),
         (["inspect", "models.py:Small", "--input-shape", "3xA"], ["can't read the input shape"]),
+        (["inspect", "models.py:Small", "--input-shape", "9999999999999999999x3"], ["too large"]),
         (["inspect", "no_such_module:Small"], ["can't import no_such_module"]),
         (["inspect", "models.py:DataDependent", *SHAPE], ["can't capture", "models.py:22"]),
         (["inspect", "small.graph", *SHAPE], ["input shapes are for Python and ONNX models"]),

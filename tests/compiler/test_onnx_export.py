@@ -352,3 +352,16 @@ def test_a_resize_by_a_told_scale_comes_back(tmp_path: Path) -> None:
     again = capture(export_onnx(graph, tmp_path / "x.onnx"))
     x = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again(x), graph(x))
+
+
+def test_what_is_no_graph_or_no_path_is_told(tmp_path: Path) -> None:
+    graph = capture(nn.Linear(3, 4), torch.zeros(1, 3))
+    with pytest.raises(ModelError, match="a Linear is no graph"):
+        export_onnx(nn.Linear(3, 4), tmp_path / "x.onnx")  # type: ignore[arg-type]
+    for path in (None, "a\0b"):
+        with pytest.raises(OptionError, match="is no path"):
+            export_onnx(graph, path)  # type: ignore[arg-type]
+    graph.annotations["teacher-hooks"] = {}
+    with pytest.raises(ModelError, match="still carries teacher-hooks"):
+        export_onnx(graph, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())

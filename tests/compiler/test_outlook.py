@@ -1,13 +1,18 @@
 """What inspect foretells is what compiling gives."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import planish
 from planish import passes
+from planish.cli.app import app
 from planish.ir.coverage import int8_coverage
 from planish.ir.graph import Graph
+from planish.ir.origin import Origin
 from planish.outlook import integer_outlook
 
 
@@ -56,3 +61,15 @@ def test_an_integer_graph_is_counted_as_it_is(graph: Graph) -> None:
     integer = lowered(graph)
     assert integer_outlook(integer) == int8_coverage(integer)
     assert integer_outlook(integer).share == 1.0
+
+
+def test_names_are_not_markup(graph: Graph, tmp_path: Path) -> None:
+    odd = graph.copy()
+    for node in odd.calls:
+        node.meta["origin"] = Origin(f"[/red]{node.name}")
+    path = tmp_path / "[bold]odd.graph"
+    odd.save(path)
+    result = CliRunner().invoke(app, ["inspect", str(path)])
+    assert result.exit_code == 0
+    assert "[/red]" in result.stdout
+    assert "[bold]odd.graph" in result.stdout.replace("\n", "")
