@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import Dim, ExportedProgram
 
-from planish.ir.errors import ModelError, OperatorError, OptionError, PlanishError
+from planish.ir.errors import ModelError, OperatorError, OptionError, PlanishError, first_line
 from planish.ir.graph import Graph
 from planish.ir.level import Level
 from planish.passes.canonicalize import Canonicalize
@@ -227,16 +227,11 @@ def _from_file(path: Path) -> Graph:
         program = torch.export.load(path)
     except Exception as error:
         raise ModelError(
-            f"can't read the exported program: {_first_line(error)}",
+            f"can't read the exported program: {first_line(error)}",
             where=where,
             cure="it is damaged, truncated or of another torch version; export it again",
         ) from error
     return graph_from_program(program)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _zip_members(path: Path) -> Sequence[str]:
@@ -258,7 +253,7 @@ def _check_runs(graph: Graph, examples: tuple[torch.Tensor, ...]) -> None:
             graph(*examples)
     except (RuntimeError, IndexError) as error:
         raise ModelError(
-            f"the model can't compute on the example inputs: {_first_line(error)}",
+            f"the model can't compute on the example inputs: {first_line(error)}",
             cure="give examples of the dtype that the model computes in, as a rule float32",
         ) from error
 

@@ -83,3 +83,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 def unknown(kind: str, name: str, choices: Iterable[str]) -> OptionError:
     """Return the error for a `name` that is none of the `choices` of this `kind`."""
     return OptionError(f"unknown {kind} {name!r}", cure=nearest(name, choices))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's error, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from planish.ir.errors import ModelError, OperatorError
+from planish.ir.errors import ModelError, OperatorError, first_line
 from planish.ir.graph import Graph
 from planish.ir.infer import Inference
 from planish.ir.origin import Origin
@@ -240,7 +240,7 @@ class Emitter:
             with torch.no_grad():
                 made = moved(target, args, options) or target(*plain[0], **plain[1])
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise OperatorError(_first_line(error), where=self.where) from error
+            raise OperatorError(first_line(error), where=self.where) from error
         if isinstance(made, QuantizedConstant):
             return made
         trainable = any(source.trainable for source in sources)
@@ -261,7 +261,7 @@ class Emitter:
                 fakes = pytree.tree_map_only(torch.Tensor, mode.from_tensor, (args, options))
                 results = pytree.tree_leaves(target(*fakes[0], **fakes[1]))
         except (RuntimeError, TypeError, ValueError, IndexError, OverflowError) as error:
-            raise OperatorError(_first_line(error), where=self.where) from error
+            raise OperatorError(first_line(error), where=self.where) from error
         cost = sum(result.numel() * result.element_size() for result in results)
         if target in _PRODUCTS:
             inputs = [t for t in pytree.tree_leaves(args) if isinstance(t, torch.Tensor)]
@@ -269,11 +269,6 @@ class Emitter:
             if results[0].numel() * inner > FOLDING_MACS:
                 return None
         return cost
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 class _Names:

@@ -14,7 +14,7 @@ from onnx_graphsurgeon.importers.onnx_importer import OnnxImporter
 from onnx_graphsurgeon.logger import G_LOGGER
 from torch import fx
 
-from planish.ir.errors import ModelError, OperatorError, PlanishError
+from planish.ir.errors import ModelError, OperatorError, PlanishError, first_line
 from planish.ir.graph import Graph
 from planish.ir.level import Level
 from planish.ir.origin import Origin
@@ -142,7 +142,7 @@ class Importer:
             ValueError,
         ) as error:
             # A converter takes the model at its word; a malformed one breaks it anywhere.
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise call.refuse(f"can't be imported as it stands: {reason}") from error
         self._name_nodes(call, made)
         return made

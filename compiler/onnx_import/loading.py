@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 from google.protobuf.message import DecodeError
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from planish.ir.errors import ModelError, OperatorError
+from planish.ir.errors import ModelError, OperatorError, first_line
 
 OLDEST_OPSET = 1
 # Above graphsurgeon's own highest level: what it reports, the errors here say better.
@@ -60,7 +60,7 @@ def load(model: onnx.ModelProto | str | os.PathLike[str]) -> Source:
             if not ordered:
                 graph.toposort(recurse_subgraphs=False, recurse_functions=False, mode="nodes")
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(
             f"the ONNX model is malformed: {reason}",
             where=where,

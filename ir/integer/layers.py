@@ -9,7 +9,8 @@ from .arithmetic import requantize, wrap_int32
 from .define import define
 
 
-def _add_bias(accumulator: torch.Tensor, bias: torch.Tensor | None, dim: int) -> torch.Tensor:
+def add_bias(accumulator: torch.Tensor, bias: torch.Tensor | None, dim: int) -> torch.Tensor:
+    """Add an int32 bias along an axis of an accumulator; the sum wraps."""
     if bias is None:
         return accumulator
     shape = [1] * accumulator.dim()
@@ -75,7 +76,7 @@ def convolution_sum(
         padded = F.pad(centered, [left, right, top, bottom])
         exact = F.conv2d(padded, weight.to(torch.float64), None, stride, 0, dilation, groups)
     # A library may transform the convolution: sums are integers up to an error far below 1/2.
-    return _add_bias(wrap_int32(torch.round(exact)), bias, 1)
+    return add_bias(wrap_int32(torch.round(exact)), bias, 1)
 
 
 def convolution_shape(
@@ -153,7 +154,7 @@ def linear_sum(
 ) -> torch.Tensor:
     """Return linear_i8's int32 accumulator [..., out]."""
     exact = F.linear(x.to(torch.float64) - x_zero_point, weight.to(torch.float64))
-    return _add_bias(wrap_int32(torch.round(exact)), bias, -1)
+    return add_bias(wrap_int32(torch.round(exact)), bias, -1)
 
 
 def linear_shape(

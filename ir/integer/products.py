@@ -49,8 +49,7 @@ def matmul_i8(
         hi: Largest output.
         dtype: torch.uint8 or torch.int8.
     """
-    exact = torch.matmul(a.to(torch.float64) - a_zero_point, b.to(torch.float64) - b_zero_point)
-    accumulator = wrap_int32(torch.round(exact))
+    accumulator = _matmul_sum(a, b, a_zero_point, b_zero_point)
     return requantize(accumulator, multiplier, y_zero_point, lo, hi, dtype)
 
 
@@ -89,9 +88,16 @@ def matmul_dq(
     a: torch.Tensor, b: torch.Tensor, multiplier: float, a_zero_point: int, b_zero_point: int
 ) -> torch.Tensor:
     """matmul_i8's sum as a real number: `float32(acc) * multiplier`, multiplier `sa * sb`."""
-    exact = torch.matmul(a.to(torch.float64) - a_zero_point, b.to(torch.float64) - b_zero_point)
     factor = torch.as_tensor(multiplier, dtype=torch.float32, device=a.device)
-    return wrap_int32(torch.round(exact)).to(torch.float32) * factor
+    return _matmul_sum(a, b, a_zero_point, b_zero_point).to(torch.float32) * factor
+
+
+def _matmul_sum(
+    a: torch.Tensor, b: torch.Tensor, a_zero_point: int, b_zero_point: int
+) -> torch.Tensor:
+    """Return matmul_i8's int32 accumulator [..., m, n]."""
+    exact = torch.matmul(a.to(torch.float64) - a_zero_point, b.to(torch.float64) - b_zero_point)
+    return wrap_int32(torch.round(exact))
 
 
 def _matmul_shape(a: torch.Tensor, b: torch.Tensor) -> tuple[int, ...]:

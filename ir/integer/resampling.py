@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from .arithmetic import requantize, wrap_int32
 from .define import define
+from .layers import add_bias
 
 # Fraction bits of one axis's interpolation weights in resize_i8.
 RESIZE_BITS = 10
@@ -56,9 +57,7 @@ def conv_transpose2d_i8(
         groups,
         dilation,
     )
-    accumulator = wrap_int32(torch.round(exact))
-    if bias is not None:
-        accumulator = accumulator + bias.view(1, -1, 1, 1)
+    accumulator = add_bias(wrap_int32(torch.round(exact)), bias, 1)
     return requantize(accumulator, multiplier.view(1, -1, 1, 1), y_zero_point, lo, hi, dtype)
 
 
