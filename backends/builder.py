@@ -16,6 +16,7 @@ from planish.ir.coverage import int8_coverage
 from planish.ir.ops import arguments
 
 from .artifact import Artifact
+from .choosing import Choices
 from .container import write_container
 from .emit import ENTRY, emit_module
 from .layout import dense_layout
@@ -38,6 +39,7 @@ def build(
     io: Literal["float", "integer"] = "float",
     strict: bool = False,
     history: Sequence[HistoryEntry | dict[str, Any]] | None = None,
+    database: Choices | None = None,
 ) -> Artifact:
     """Compile a graph.
 
@@ -49,6 +51,7 @@ def build(
             and dequantizes its outputs.
         strict: Whether an operator that falls back to float is an error.
         history: What to record as done; the graph's own history by default.
+        database: Measured choices of kernels, before those that planish ships.
 
     Raises:
         OperatorError: A fallback with `strict`, or an operator that can't be compiled.
@@ -66,10 +69,9 @@ def build(
             where=first["node"],
             cure="quantize it, or compile with strict=False",
         )
-    plan = Plan(target, threads)
+    plan = Plan(target, threads, database=database)
     interface = _Interface(graph, integer=io == "integer")
-    lowering = Lowering(graph, plan)
-    inputs, outputs = _lower(graph, lowering, interface)
+    inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
     workspace = place_values(plan)
     library = compile_library(emit_module(plan, inputs, outputs, workspace), target)
     manifest = {
@@ -96,6 +98,22 @@ def build(
     used = {value for recipe in plan.recipes for value in recipe.values() if isinstance(value, str)}
     tensors = {name: tensor for name, tensor in plan.tensors.items() if name in used}
     return Artifact(write_container(manifest, tensors, library))
+
+
+def fill_plan(graph: Graph, plan: Plan) -> tuple[list[Value], list[Value], int]:
+    """Lower a graph with float inputs and outputs, as `build` does, for what runs its steps alone.
+
+    Args:
+        graph: As `build` takes it.
+        plan: An empty plan.
+
+    Returns:
+        The entry's inputs and outputs, and the bytes of the workspace.
+    """
+    _check_options(graph, plan.threads, "float")
+    interface = _Interface(graph, integer=False)
+    inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
+    return inputs, outputs, place_values(plan)
 
 
 def _check_options(graph: Graph, threads: int, io: str) -> None:

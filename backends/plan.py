@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from .kernels import Kernel
 from .layout import SLACK, Layout
 from .packing import pack
 from .target import Target
+
+if TYPE_CHECKING:
+    from .choosing import Choice, Choices
+    from .lower.layer import Layer
 
 
 @dataclass(eq=False)
@@ -80,12 +84,14 @@ class Step:
         pointers: Pointer arguments, in order.
         scalars: int32 (int) and float32 (float) arguments, after the pointers.
         label: The layer that it belongs to, for listings.
+        macs: Multiply-accumulates of the model that it computes, for profiles.
     """
 
     kernel: Any
     pointers: tuple[Pointer | Parameter, ...]
     scalars: tuple[int | float, ...]
     label: str
+    macs: int = 0
 
     @property
     def values(self) -> list[Value]:
@@ -104,6 +110,8 @@ class Plan:
         recipes: How the parameter memory is made at load (see `packing`).
         tensors: What the recipes refer to; stored in the artifact.
         parameter_bytes: Size of the parameter memory.
+        database: Measured choices of kernels, if there are any.
+        layers: Layers in order, and how each is computed.
     """
 
     target: Target
@@ -112,6 +120,8 @@ class Plan:
     recipes: list[dict[str, Any]] = field(default_factory=list)
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
     parameter_bytes: int = SLACK
+    database: Choices | None = None
+    layers: list[tuple[Layer, Choice]] = field(default_factory=list)
     _known: dict[str, Parameter] = field(default_factory=dict)
 
     def parameter(self, kind: str, **arguments: Any) -> Parameter:
@@ -137,10 +147,11 @@ class Plan:
         pointers: Sequence[Pointer | Parameter | Value],
         scalars: Sequence[int | float],
         label: str,
+        macs: int = 0,
     ) -> None:
-        """Append a kernel call."""
+        """Append a kernel call; `macs` of the model are its work."""
         exact = tuple(Pointer(p) if isinstance(p, Value) else p for p in pointers)
-        self.steps.append(Step(kernel, exact, tuple(scalars), label))
+        self.steps.append(Step(kernel, exact, tuple(scalars), label, macs))
 
     def parallel(self, work: int, least: int) -> bool:
         """Whether a step of this much work is worth waking other threads for."""

@@ -40,6 +40,19 @@ class Target:
     layout: str = "nhwc"
 
     @property
+    def registers(self) -> int:
+        """Vector registers: AVX-512 has 32, also for narrower vectors."""
+        return 32 if self.vector_bits == 512 else 16
+
+    @property
+    def tuned_as(self) -> str:
+        """Which shipped table of choices is for it: targets that generate the same code share it.
+
+        It is named by what decides about speed, so "native" finds the table of what it stands for.
+        """
+        return f"{self.cpu}-{self.instruction}-{self.vector_bits}"
+
+    @property
     def lanes(self) -> int:
         """32-bit accumulators in one vector."""
         return self.vector_bits // 32

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..kernels import Kernel
 from ..plan import Plan
-from .layer import Layer, Strategy
+from .layer import Knobs, Layer, Strategy
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 200_000
@@ -25,8 +27,14 @@ class Depthwise(Strategy):
             and layer.x.layout.pixel_steps[2] % 8 == 0
         )
 
-    def emit(self, layer: Layer, plan: Plan) -> None:
+    def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
+        """No choice: the rules decide."""
+        del layer, plan
+        return [{}]
+
+    def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
         """Append the one kernel call."""
+        del knobs
         images, height, width, channels = layer.y.layout.pixels
         n_pixels = images * height * width
         padded = -(-channels // 8) * 8

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS
 from ..plan import Parameter, Plan, Pointer
-from .layer import Layer, Strategy
+from .layer import Knobs, Layer, Strategy
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 400_000
@@ -65,8 +66,14 @@ class DotProduct(Strategy):
         """Any layer on any target with a dot-product instruction."""
         return plan.target.instruction in INSTRUCTIONS and bool(layer.out_channels)
 
-    def emit(self, layer: Layer, plan: Plan) -> None:
+    def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
+        """No choice: the rules decide."""
+        del layer, plan
+        return [{}]
+
+    def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
         """One kernel call for each width of block."""
+        del knobs
         for blocks in split_channels(layer, plan):
             _emit_blocks(layer, blocks, plan)
 
@@ -127,6 +134,7 @@ def _emit_blocks(layer: Layer, blocks: Blocks, plan: Plan) -> None:
             else [0, 0, 0, 0.0, 0, 0, 0]
         ),
         layer.label,
+        macs=layer.macs * layer.groups * blocks.count // layer.out_channels,
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from planish.ir.errors import OperatorError
+from planish.ir.errors import OptionError, unknown
 
+from ..choosing import Choice, choose
 from ..plan import Plan, Value
 
 
@@ -120,34 +122,70 @@ class Layer:
         return maps + [[v.layout.base, *v.layout.pixel_steps] for v in operands]
 
 
-# Ways to compute a layer, best first: name to "module:class" here. A class has `fits(layer, plan)`
-# and `emit(layer, plan)`; see docs/add-a-kernel.md.
+# Ways to compute a layer, best first: name to "module:class", a module of this folder or, with a
+# dot in its name, any other. See docs/add-a-kernel.md.
 STRATEGIES: dict[str, str] = {
     "depthwise": "depthwise:Depthwise",
     "dot-product": "dot_product:DotProduct",
 }
+
+Knobs = Mapping[str, Any]
 
 
 class Strategy(Protocol):
     """One way to compute a layer."""
 
     def fits(self, layer: Layer, plan: Plan) -> bool:
-        """Whether this strategy can compute the layer on the plan's target, and should."""
+        """Whether this strategy can compute the layer on the plan's target, exactly."""
         ...
 
-    def emit(self, layer: Layer, plan: Plan) -> None:
+    def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
+        """Settings worth measuring, as plain JSON; unmeasured, the first one is taken.
+
+        A strategy that knows itself to be worse than one after it in the registry gives none.
+        """
+        ...
+
+    def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
         """Append the kernel calls."""
         ...
 
 
-def emit_layer(layer: Layer, plan: Plan) -> str:
-    """Compute a layer by the first strategy that fits; return the strategy's name."""
-    for name, entry in STRATEGIES.items():
-        module, class_name = entry.split(":")
-        strategy: Strategy = getattr(
-            importlib.import_module(f".{module}", __package__), class_name
-        )()
-        if strategy.fits(layer, plan):
-            strategy.emit(layer, plan)
-            return name
-    raise OperatorError(f"no kernel strategy fits on target {plan.target.name}", where=layer.label)
+def find_strategy(name: str) -> Strategy:
+    """Return the strategy with this name in the registry."""
+    module, class_name = STRATEGIES[name].split(":")
+    found = importlib.import_module(module if "." in module else f".{module}", __package__)
+    return getattr(found, class_name)()
+
+
+def register_strategy(name: str, entry: str, *, before: str) -> None:
+    """Add a strategy of your own: "package.module:class", tried before another one.
+
+    Raises:
+        OptionError: The name is taken, or `before` is no strategy.
+    """
+    if name in STRATEGIES:
+        raise OptionError(f"a strategy {name!r} is registered already")
+    if before not in STRATEGIES:
+        raise unknown("strategy", before, STRATEGIES)
+    entries = list(STRATEGIES.items())
+    entries.insert(list(STRATEGIES).index(before), (name, entry))
+    STRATEGIES.clear()
+    STRATEGIES.update(entries)
+
+
+def emit_layer(layer: Layer, plan: Plan) -> Choice:
+    """Compute a layer in the way that `choosing` says; return the choice."""
+    choice = choose(layer, plan)
+    plan.layers.append((layer, choice))
+    first = len(plan.steps)
+    find_strategy(choice.strategy).emit(layer, plan, choice.knobs)
+    _count_macs(layer, plan, first)
+    return choice
+
+
+def _count_macs(layer: Layer, plan: Plan, first: int) -> None:
+    """Give a layer's work to the first of its steps, unless the strategy said whose it is."""
+    steps = plan.steps[first:]
+    if steps and not any(step.macs for step in steps):
+        plan.steps[first] = replace(steps[0], macs=layer.macs)
