@@ -58,6 +58,11 @@ class Target:
         return self.vector_bits // 32
 
     @property
+    def machine(self) -> str:
+        """The instruction set's family: "x86_64"."""
+        return str(self.tvm_target["mtriple"]).partition("-")[0]
+
+    @property
     def tvm_target(self) -> dict[str, Any]:
         """The target as TVM spells it. The triple is fixed, so that code depends on no host."""
         target: dict[str, Any] = {
