@@ -24,8 +24,63 @@ from planish.ir.errors import ArtifactError, TargetError
 
 from .packing import aligned_bytes
 
-_BIG_CORES = 1
+# TVM's number of the mode in which a pool's threads share a list of cores.
+_SHARED_CORES = -3
 _lock = threading.Lock()
+
+
+class _Pool(threading.local):
+    """What the calling thread's pool is set to; TVM keeps a pool for each calling thread.
+
+    Attributes:
+        threads: Threads that it uses now, 0 before the first call.
+        lost: Whether a fork has left its threads in the parent process.
+    """
+
+    threads = 0
+    lost = False
+
+
+_pool = _Pool()
+# Threads of the artifact that has most: a pool gets its size when its thread first calls.
+_most_threads = 1
+
+
+def _after_fork() -> None:
+    _pool.lost = _pool.threads > 1
+    _pool.threads = 0
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _make_room(threads: int) -> None:
+    """Remember that an artifact of this many threads is loaded."""
+    global _most_threads
+    with _lock:
+        _most_threads = max(_most_threads, threads)
+
+
+def _set_pool(configure: Callable[..., Any], threads: int) -> None:
+    """Make the calling thread's pool use this many threads, its own among them.
+
+    A list of cores says how many threads there may be: without it TVM takes half of what the
+    machine has, which it believes to be hyper-threads. No thread is bound to those cores (see
+    `load_thread_pool`). A pool can't grow, so the first call makes room for the largest artifact.
+    In a forked process the pool's threads are gone and waiting for them would never end: the
+    thread that forked goes on alone.
+    """
+    wanted = 1 if _pool.lost else threads
+    if _pool.threads == wanted:
+        return
+    if _pool.threads == 0 and wanted < _most_threads:
+        configure(_SHARED_CORES, _most_threads, _cores(_most_threads))
+    configure(_SHARED_CORES, wanted, _cores(wanted))
+    _pool.threads = wanted
+
+
+def _cores(count: int) -> list[str]:
+    return [str(core) for core in range(count)]
 
 
 def load_ffi() -> Any:
@@ -92,9 +147,8 @@ class Library:
         """
         ffi = load_ffi()
         self._configure = load_thread_pool() if needs_runtime else None
+        _make_room(threads)
         self._threads = threads
-        self._configured = threading.local()
-        self._ffi = ffi
         self._module, self.entry = _open(ffi, content, entry)
         self._view = ffi.from_dlpack
         self._parameter_memory = parameters
@@ -108,12 +162,14 @@ class Library:
         except IndexError:
             return self._view(aligned_bytes(self._workspace_bytes))
 
+    def prepare(self) -> None:
+        """Set up the calling thread's pool; `run` does it, who calls `entry` itself must."""
+        if self._configure is not None:
+            _set_pool(self._configure, self._threads)
+
     def run(self, arrays: list[NDArray[Any]]) -> None:
         """Call the entry on the inputs, then the outputs, all contiguous."""
-        if self._configure is not None and not hasattr(self._configured, "done"):
-            # TVM keeps one pool for each calling thread.
-            self._configure(_BIG_CORES, self._threads)
-            self._configured.done = True
+        self.prepare()
         view = self._view
         workspace = self._workspace()
         try:
