@@ -18,7 +18,14 @@ from .plan import Parameter, Plan, Pointer, Step, Value
 ENTRY = "planish_main"
 
 
-def emit_module(plan: Plan, inputs: list[Value], outputs: list[Value], workspace: int) -> Any:
+def emit_module(
+    plan: Plan,
+    inputs: list[Value],
+    outputs: list[Value],
+    workspace: int,
+    *,
+    ranged: bool = False,
+) -> Any:
     """Return the tvm.IRModule of a plan.
 
     Args:
@@ -26,6 +33,8 @@ def emit_module(plan: Plan, inputs: list[Value], outputs: list[Value], workspace
         inputs: The network's inputs, in order.
         outputs: The network's outputs, in order.
         workspace: Bytes of the workspace.
+        ranged: For profiles: the entry takes a tensor int32 [first, end] before all others, and
+            runs only the steps from the one to before the other.
     """
     functions: dict[Any, Any] = {}
     known: dict[Any, Any] = {}
@@ -47,6 +56,9 @@ def emit_module(plan: Plan, inputs: list[Value], outputs: list[Value], workspace
         arguments += [_scalar(scalar) for scalar in step.scalars]
         call = tvm.ir.Call(function_of(step), arguments, ret_ty="int32")
         calls.append(_checked(call, status) if plan.threads > 1 else tirx.Evaluate(call))
+    bounds = [tirx.decl_buffer((2,), "int32", name="range")] if ranged else []
+    if ranged:
+        calls = [_in_range(call, i, *bounds) for i, call in enumerate(calls)]
     zero = tirx.IntImm("int32", 0)
     body = tirx.SeqStmt(
         [
@@ -56,9 +68,16 @@ def emit_module(plan: Plan, inputs: list[Value], outputs: list[Value], workspace
             tirx.stmt.Return(tirx.BufferLoad(status, [zero])),
         ]
     )
-    entry = tirx.PrimFunc(buffers.all, body, ret_type=tvm.ir.PrimType("int32"))
+    entry = tirx.PrimFunc([*bounds, *buffers.all], body, ret_type=tvm.ir.PrimType("int32"))
     entry = entry.with_attr("global_symbol", ENTRY)
     return tvm.IRModule({**functions, tvm.ir.GlobalVar(ENTRY): entry})
+
+
+def _in_range(call: Any, index: int, bounds: Any) -> Any:
+    """Return a call that is made where `first <= index < end`."""
+    number = tirx.IntImm("int32", index)
+    first, end = (tirx.BufferLoad(bounds, [tirx.IntImm("int32", i)]) for i in range(2))
+    return tirx.IfThenElse(tirx.all(first <= number, number < end), call, None)
 
 
 def _unique(name: str, taken: set[str]) -> str:

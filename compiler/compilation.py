@@ -47,16 +47,25 @@ def compile(
         TargetError: The target can't be built for here, or no C++ compiler was found.
     """
     _check_options(graph, batch, threads, io)
-    verify(graph, after="before compile")
-    integer = _lowered(graph) if graph.level is Level.QUANTIZED else graph
     try:
-        fixed = integer.fix_batch(batch)
-        return build(fixed, target, threads=threads, io=io, strict=strict, history=integer.history)
+        fixed = backend_graph(graph, batch)
+        return build(fixed, target, threads=threads, io=io, strict=strict, history=fixed.history)
     except (MemoryError, OverflowError) as error:
         raise OptionError(
             f"the network at batch {batch} does not fit this machine's memory",
             cure="compile it for a smaller batch",
         ) from error
+
+
+def backend_graph(graph: Graph, batch: int = 1) -> Graph:
+    """Return what backends take: a graph of any level, verified, lowered, its batch fixed.
+
+    Raises:
+        VerifyError: The graph breaks an invariant of its level.
+    """
+    verify(graph, after="before compile")
+    integer = _lowered(graph) if graph.level is Level.QUANTIZED else graph
+    return integer.fix_batch(batch)
 
 
 def _check_options(graph: Graph, batch: int, threads: int, io: str) -> None:

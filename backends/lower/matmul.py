@@ -86,6 +86,7 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
             zero_point + y.shift,
         ],
         label,
+        macs=prod(y.layout.shape) * depth,
     )
 
 

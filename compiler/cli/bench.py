@@ -30,10 +30,21 @@ def bench(
         Path | None, typer.Option(help="An .npz file to quantize the other runtime's model with.")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 300,
+    profile: Annotated[bool, typer.Option(help="Time every layer.")] = False,
+    target: Annotated[str, typer.Option(help="Hardware; `planish targets` lists it.")] = "native",
+    threads: Annotated[str, typer.Option(help="Threads a call, such as 1 or 1,2.")] = "1",
+    batch: Annotated[int, typer.Option(min=1, help="Samples a call.")] = 1,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the latency of an artifact: minimum and median, in turns with other runtimes."""
+    if profile:
+        from .profile import show_profiles
+
+        counts = [int(n) for n in threads.split(",")]
+        shapes = input_shape or ()
+        show_profiles(str(artifact), target, counts, batch, runs, shapes, as_json=as_json)
+        return
     _check_options(against, model)
     import tempfile
 
@@ -62,11 +73,11 @@ def bench(
         for runtime, timing in zip(found, timings.values(), strict=True)
     ]
     missing = [{"name": r.name, "model": r.model, "reason": r.reason} for r in others if r.reason]
-    threads = loaded.manifest["threads"]
+    built_for = loaded.manifest["threads"]
     if as_json:
-        print_json({"threads": threads, "results": rows, "not_measured": missing})
+        print_json({"threads": built_for, "results": rows, "not_measured": missing})
     else:
-        _print(rows, missing, threads)
+        _print(rows, missing, built_for)
 
 
 def _check_options(against: str | None, model: str | None) -> None:

@@ -1,0 +1,104 @@
+"""`planish bench --profile`: the time of every layer of a compiled model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .console import count_text, print_json, stderr, stdout
+from .tables import NOTHING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from planish.backends.profiling import Profile, StepTime
+
+
+def show_profiles(
+    model: str,
+    target: str,
+    threads: Sequence[int],
+    batch: int,
+    rounds: int,
+    shapes: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
+    """Compile a model for profiling, time its steps, print them.
+
+    Args:
+        model: A graph or a file of a model, as `load_model` takes it.
+        target: Hardware; this machine must have it.
+        threads: One profile for each number.
+        batch: Samples a call.
+        rounds: How often every step runs.
+        shapes: Of the inputs, where the model doesn't say.
+        as_json: Whether to print JSON.
+    """
+    from planish.backends.profiling import profile
+
+    from ..compilation import backend_graph
+    from .models import load_model
+
+    graph = backend_graph(load_model(model, shapes), batch)
+    profiles: list[Profile] = []
+    for count in threads:
+        with stderr().status(f"profiling on {count} thread(s)"):
+            profiles.append(profile(graph, target, threads=count, rounds=rounds))
+    if as_json:
+        print_json({"model": model, "profiles": [p.to_json() for p in profiles]})
+        return
+    for found in profiles:
+        stdout().print(profile_table(found))
+        for line in _totals(found):
+            stdout().print(line, soft_wrap=True)
+
+
+def profile_table(profile: Profile) -> Table:
+    """Return one row a layer and kernel family, in the network's order."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"{profile.target}, {profile.threads} thread(s)"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table.add_column("layer", overflow="ellipsis", no_wrap=True)
+    table.add_column("kernel", overflow="ellipsis", no_wrap=True)
+    for name in ("time", "share", "GMAC/s", "of peak"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in profile.by_layer():
+        table.add_row(escape(row.layer), escape(_kernel(row)), *_numbers(profile, row))
+    return table
+
+
+def _kernel(row: StepTime) -> str:
+    return row.family if row.calls == 1 else f"{row.family} x {row.calls}"
+
+
+def _numbers(profile: Profile, row: StepTime) -> list[str]:
+    share = profile.peak_share(row)
+    return [
+        f"{row.microseconds:.1f} us",
+        f"{row.microseconds / profile.sum:.1%}" if profile.sum else NOTHING,
+        f"{row.gmacs:.0f}" if row.gmacs else "",
+        f"{share:.0%}" if share else "",
+    ]
+
+
+def _totals(profile: Profile) -> list[str]:
+    whole, steps = profile.whole, profile.sum
+    gmacs = profile.macs / whole / 1e3 if whole else 0.0
+    lines = [
+        f"whole call {whole / 1e3:.3f} ms: {count_text(profile.macs)} MACs, {gmacs:.0f} GMAC/s; "
+        f"sum of {len(profile.steps)} steps {steps / 1e3:.3f} ms"
+        + (f" ({steps / whole:.1%})" if whole else "")
+        + f"; fastest of {profile.rounds} rounds"
+    ]
+    if profile.peak:
+        width = f"{profile.instruction} on {profile.vector_bits} bits"
+        lines.append(
+            f"peak of {width}, {profile.threads} thread(s): {profile.peak:.0f} GMAC/s; "
+            f"the whole call reaches {gmacs / profile.peak:.0%}"
+        )
+    return lines
