@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from planish.backends.profiling import Profile, StepTime
 
+_SMALL = 0.001  # of the time: rows below have no line of their own, unless they multiply
+
 
 def show_profiles(
     model: str,
@@ -56,19 +58,29 @@ def show_profiles(
 
 
 def profile_table(profile: Profile) -> Table:
-    """Return one row a layer and kernel family, in the network's order."""
+    """Return one row a layer and kernel family, in the network's order; tiny ones together."""
+    from functools import reduce
+
     from rich import box
     from rich.markup import escape
     from rich.table import Table
+
+    from planish.backends.profiling import StepTime
 
     title = f"{profile.target}, {profile.threads} thread(s)"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("layer", overflow="ellipsis", no_wrap=True)
     table.add_column("kernel", overflow="ellipsis", no_wrap=True)
-    for name in ("time", "share", "GMAC/s", "of peak"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in profile.by_layer():
+    for name, width in (("time", 10), ("share", 6), ("GMAC/s", 6), ("of peak", 7)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    rows = profile.by_layer()
+    shown = [row for row in rows if row.macs or row.microseconds >= _SMALL * profile.sum]
+    for row in shown:
         table.add_row(escape(row.layer), escape(_kernel(row)), *_numbers(profile, row))
+    if len(shown) < len(rows):
+        rest = reduce(StepTime.joined, (row for row in rows if row not in shown))
+        name = f"{len(rows) - len(shown)} below {_SMALL:.1%} each"
+        table.add_row(name, "", *_numbers(profile, rest), style="dim")
     return table
 
 
