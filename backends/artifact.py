@@ -15,8 +15,8 @@ from planish.ir.calling import bind_arguments, nest_structure
 from planish.ir.errors import ArtifactError, DataError
 from planish.ir.files import write_beside
 
-from .container import read_container, read_file
-from .cpu import cpu_flags, machine
+from .container import Container, read_file
+from .matching import choose_target
 from .packing import pack_all
 from .runtime import Library
 
@@ -60,56 +60,100 @@ class Timing:
     calls: int
 
 
-class Artifact:
-    """A compiled network.
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a loaded artifact takes.
 
     Attributes:
-        manifest: Everything known about it, as plain JSON.
+        activations: Workspace of one call: values that don't live at the same time share memory.
+        unplanned: What it would be if no two values shared memory.
+        least: What any plan needs: the most bytes that are alive at one step.
+        parameters: Packed weights and tables; all calls share them.
+    """
+
+    activations: int
+    unplanned: int
+    least: int
+    parameters: int
+
+
+class Artifact:
+    """A compiled network, for one target or several.
+
+    Calls from several Python threads at once are safe.
+
+    Attributes:
+        manifest: Everything known about it, as plain JSON: what all targets share, and under
+            "target", "steps", "recipes" and the like the chosen target's own.
         inputs: What it takes.
         outputs: What it returns, flat.
     """
 
-    def __init__(self, content: bytes, where: str = "memory") -> None:
+    def __init__(
+        self,
+        content: bytes,
+        where: str = "memory",
+        target: str | None = None,
+        *,
+        elsewhere: bool = False,
+    ) -> None:
         """Make an artifact of its file's bytes; prefer `Artifact.load(path)`.
+
+        Args:
+            content: The file's bytes.
+            where: The file's name, for errors.
+            target: Which of its targets to run; by default the best that this machine runs.
+            elsewhere: Accept an artifact that this machine can't run; calling it is the error then.
 
         Raises:
             ArtifactError: Not an artifact, damaged, or for another processor.
+            OptionError: It has no such target.
         """
-        manifest, tensors, library = read_container(content, where)
+        container = Container(content, where)
+        self._content = content
+        self._refusal: ArtifactError | None = None
         try:
-            _check_processor(manifest, where)
-            self.inputs = [_info(entry) for entry in manifest["inputs"]]
-            self.outputs = [_info(entry) for entry in manifest["outputs"]]
-            parameters = pack_all(manifest["recipes"], tensors, manifest["parameter_bytes"])
-            self._library = Library(
-                library,
-                manifest["entry"],
-                parameters,
-                manifest["workspace_bytes"],
-                manifest["threads"],
-                manifest["needs_runtime"],
-            )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            chosen = self._choose(container, target, elsewhere)
+            self.manifest: dict[str, Any] = _merged(container, chosen)
+            self.inputs = [_info(entry) for entry in self.manifest["inputs"]]
+            self.outputs = [_info(entry) for entry in self.manifest["outputs"]]
+            self.memory = Memory(**self.manifest["memory"])
+            library = None if self._refusal else _load_library(container, chosen, self.manifest)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(
                 f"the artifact is damaged: its manifest says what can't be ({error!r})",
                 where=where,
                 cure="compile the model anew",
             ) from error
-        self.manifest: dict[str, Any] = manifest
-        self._content = content
-        self._structure = manifest["structure"]
+        self._loaded = library
+        self._structure = self.manifest["structure"]
         self._names = [info.name for info in self.inputs]
         self._wanted = [(info.shape, np.dtype(info.dtype)) for info in self.inputs]
         self._made = [(info.shape, np.dtype(info.dtype)) for info in self.outputs]
 
+    def _choose(self, container: Container, target: str | None, elsewhere: bool) -> str:
+        targets = container.manifest["targets"]
+        try:
+            return choose_target(targets, target, container.where)
+        except ArtifactError as error:
+            if not elsewhere:
+                raise
+            self._refusal = error
+            return targets[0]["name"]
+
     @staticmethod
-    def load(path: str | os.PathLike[str]) -> Artifact:
+    def load(path: str | os.PathLike[str], target: str | None = None) -> Artifact:
         """Read an artifact.
+
+        Args:
+            path: The file.
+            target: Which of its targets to run; by default the best that this machine runs.
 
         Raises:
             ArtifactError: Unreadable, foreign, damaged, or for another processor.
+            OptionError: It has no such target.
         """
-        return Artifact(read_file(path), os.fspath(path))
+        return Artifact(read_file(path), os.fspath(path), target)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact to one file; an older file there is replaced at once or not at all.
@@ -131,6 +175,7 @@ class Artifact:
 
         Raises:
             DataError: A wrong count, name, shape or dtype.
+            ArtifactError: It was compiled here for another machine.
         """
         if kwargs or len(args) != len(self._names):
             args = tuple(bind_arguments(self._names, args, kwargs, "artifact"))
@@ -168,7 +213,7 @@ class Artifact:
         values = inputs or tuple(np.zeros(shape, dtype) for shape, dtype in self._wanted)
         arrays = [self._input(i, value) for i, value in enumerate(values)]
         results = [np.empty(shape, dtype) for shape, dtype in self._made]
-        self._library.run(arrays + results)
+        self._library.run(arrays + results)  # sets up this thread's pool, too
         tensors = self._library.tensors(arrays + results)
         entry, clock = self._library.entry, time.perf_counter_ns
         for _ in range(warm_up):
@@ -180,6 +225,28 @@ class Artifact:
             entry(*tensors)
             measured.append(clock() - start)
         return Timing(min(measured) / 1e6, statistics.median(measured) / 1e6, len(measured))
+
+    @property
+    def _library(self) -> Library:
+        if self._loaded is None:
+            assert self._refusal is not None
+            raise self._refusal.with_traceback(None)
+        return self._loaded
+
+    @property
+    def target(self) -> str:
+        """The target whose code runs here; the best one, if this machine runs none of them."""
+        return self.manifest["target"]["name"]
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets that it holds code for, best first."""
+        return [entry["name"] for entry in self.manifest["targets"]]
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine can call it."""
+        return self._loaded is not None
 
     @property
     def coverage(self) -> dict[str, Any]:
@@ -197,30 +264,32 @@ class Artifact:
         return self._content
 
     def __repr__(self) -> str:
-        target = self.manifest["target"]["name"]
         inputs = ", ".join(map(str, self.inputs))
-        return f"Artifact({inputs}; target {target}, {self.nbytes} bytes)"
+        return f"Artifact({inputs}; target {', '.join(self.targets)}, {self.nbytes} bytes)"
 
 
 def _info(entry: dict[str, Any]) -> TensorInfo:
     return TensorInfo(**{**entry, "shape": tuple(entry["shape"])})
 
 
-def _check_processor(manifest: dict[str, Any], where: str) -> None:
-    """Raise ArtifactError unless this processor can run the code."""
-    target = manifest["target"]
-    if target["machine"] != machine():
-        raise ArtifactError(
-            f"the artifact is for another CPU: {target['machine']}, this machine is {machine()}",
-            where=where,
-        )
-    missing = sorted(set(target["cpu_flags"]) - cpu_flags())
-    if missing:
-        raise ArtifactError(
-            f"the artifact is for another CPU: {target['name']!r} needs {', '.join(missing)}",
-            where=where,
-            cure="compile it for a target that this machine has, such as x86-64-v3",
-        )
+def _merged(container: Container, target: str) -> dict[str, Any]:
+    """Return the manifest with the plan of one target; of the others, the names and needs."""
+    shared = container.manifest
+    (entry,) = [entry for entry in shared["targets"] if entry["name"] == target]
+    return {**shared, **container.plan(target), "target": entry}
+
+
+def _load_library(container: Container, target: str, manifest: dict[str, Any]) -> Library:
+    """Pack the parameters of a target and load its code."""
+    parameters = pack_all(manifest["recipes"], container.tensors(), manifest["parameter_bytes"])
+    return Library(
+        container.library(target),
+        manifest["entry"],
+        parameters,
+        manifest["workspace_bytes"],
+        manifest["threads"],
+        manifest["needs_runtime"],
+    )
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.fx
+from numpy.typing import NDArray
 
 from planish.ir import Graph, HistoryEntry, Level, OperatorError, OptionError
 from planish.ir.coverage import int8_coverage
@@ -22,10 +24,10 @@ from .emit import ENTRY, emit_module
 from .layout import dense_layout
 from .link import compile_library
 from .lowering import Lowering, dtype_name, is_integer
-from .memory import place_values
+from .memory import describe_memory, place_values
 from .plan import Plan, Value
 from .target import Target
-from .targets import find_target
+from .targets import find_targets
 
 _planish = torch.ops.planish
 _QUANTIZE, _DEQUANTIZE = _planish.quantize.default, _planish.dequantize.default
@@ -33,7 +35,7 @@ _QUANTIZE, _DEQUANTIZE = _planish.quantize.default, _planish.dequantize.default
 
 def build(
     graph: Graph,
-    target: str | Target,
+    target: str | Target | Sequence[str | Target],
     *,
     threads: int = 1,
     io: Literal["float", "integer"] = "float",
@@ -45,7 +47,7 @@ def build(
 
     Args:
         graph: On the integer level, or float (captured or canonical); its batch size fixed.
-        target: A target or its name.
+        target: A target or its name; or several, of which loading chooses the best.
         threads: Threads that a call may use. Results don't depend on it.
         io: "integer" takes and returns quantized tensors where the graph quantizes its inputs
             and dequantizes its outputs.
@@ -55,11 +57,13 @@ def build(
 
     Raises:
         OperatorError: A fallback with `strict`, or an operator that can't be compiled.
-        OptionError: An unknown target, a bad option, or a batch that is not fixed.
+        OptionError: An unknown target or one twice, a bad option, or a batch that is not fixed.
         TargetError: No compiler to link with, or "native" on an unknown processor.
     """
-    target = find_target(target)
+    targets = find_targets(target)
     _check_options(graph, threads, io)
+    for each in targets:
+        _check_name(each)
     coverage = int8_coverage(graph).to_json()
     if strict and coverage["fallbacks"]:
         first = coverage["fallbacks"][0]
@@ -69,35 +73,90 @@ def build(
             where=first["node"],
             cure="quantize it, or compile with strict=False",
         )
-    plan = Plan(target, threads, database=database)
     interface = _Interface(graph, integer=io == "integer")
-    inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
-    workspace = place_values(plan)
-    library = compile_library(emit_module(plan, inputs, outputs, workspace), target)
+    built = [
+        _build_one(graph, Plan(each, threads, database=database), interface) for each in targets
+    ]
+    tensors = _joined_tensors([plan for plan, _ in built])
     manifest = {
         "inputs": interface.describe_inputs(),
         "outputs": interface.describe_outputs(),
         "structure": graph.structure,
-        "entry": ENTRY,
         "threads": threads,
-        "needs_runtime": b"__TVMBackend" in library,
-        "workspace_bytes": workspace,
-        "parameter_bytes": plan.parameter_bytes,
-        "recipes": plan.recipes,
-        "target": {
-            "name": target.name,
-            "machine": "x86_64",
-            "cpu_flags": sorted(target.cpu_flags),
-            "instruction": target.instruction,
-        },
+        "targets": [describe_target(plan.target) for plan, _ in built],
         "coverage": coverage,
-        "steps": [{"kernel": s.kernel.name, "layer": s.label} for s in plan.steps],
         "history": [_history(entry) for entry in (graph.history if history is None else history)],
         "versions": {name: version(name) for name in ("apache-tvm", "apache-tvm-ffi", "torch")},
     }
-    used = {value for recipe in plan.recipes for value in recipe.values() if isinstance(value, str)}
-    tensors = {name: tensor for name, tensor in plan.tensors.items() if name in used}
-    return Artifact(write_container(manifest, tensors, library))
+    parts = {plan.target.name: (_describe_plan(plan, library), library) for plan, library in built}
+    return Artifact(write_container(manifest, tensors, parts), elsewhere=True)
+
+
+def _check_name(target: Target) -> None:
+    """Raise OptionError unless a target's name can be a folder of the artifact."""
+    if not re.fullmatch(r"\w[\w.+-]*", target.name):
+        raise OptionError(
+            f"a target is named {target.name!r}", cure="use letters, digits and -, as in 'x86-mine'"
+        )
+
+
+def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[Plan, bytes]:
+    """Fill an empty plan; return it with its library."""
+    inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
+    plan.workspace_bytes = place_values(plan)
+    module = emit_module(plan, inputs, outputs, plan.workspace_bytes)
+    return plan, compile_library(module, plan.target)
+
+
+def _joined_tensors(plans: list[Plan]) -> dict[str, NDArray[Any]]:
+    """Return what the plans' recipes refer to, each tensor once.
+
+    Weights are the same for every target. A table that a target made for itself gets the target's
+    name where another target's differs.
+    """
+    joined: dict[str, NDArray[Any]] = {}
+    for plan in plans:
+        renamed: dict[str, str] = {}
+        words = {word for recipe in plan.recipes for word in recipe.values() if type(word) is str}
+        for name in sorted(words & plan.tensors.keys()):
+            tensor = plan.tensors[name]
+            if name in joined and not _same(joined[name], tensor):
+                renamed[name] = f"{name}@{plan.target.name}"
+            joined[renamed.get(name, name)] = tensor
+        if renamed:
+            plan.recipes = [
+                {key: renamed.get(v, v) if type(v) is str else v for key, v in recipe.items()}
+                for recipe in plan.recipes
+            ]
+    return joined
+
+
+def _same(left: NDArray[Any], right: NDArray[Any]) -> bool:
+    alike = left.dtype == right.dtype and left.shape == right.shape
+    return alike and left.tobytes() == right.tobytes()
+
+
+def describe_target(target: Target) -> dict[str, Any]:
+    """Return the manifest's entry of a target: what a processor must have to run its code."""
+    return {
+        "name": target.name,
+        "machine": target.machine,
+        "cpu_flags": sorted(target.cpu_flags),
+        "instruction": target.instruction,
+    }
+
+
+def _describe_plan(plan: Plan, library: bytes) -> dict[str, Any]:
+    """Return what loading needs to run a target's library, and what it does."""
+    return {
+        "entry": ENTRY,
+        "needs_runtime": b"__TVMBackend" in library,
+        "workspace_bytes": plan.workspace_bytes,
+        "parameter_bytes": plan.parameter_bytes,
+        "memory": describe_memory(plan),
+        "recipes": plan.recipes,
+        "steps": [{"kernel": s.kernel.name, "layer": s.label} for s in plan.steps],
+    }
 
 
 def fill_plan(graph: Graph, plan: Plan) -> tuple[list[Value], list[Value], int]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .plan import Plan, Value
 
 ALIGNMENT = 64
 
+# The first and last step that touches a value.
+Span = tuple[int, int]
 
-def lifetimes(plan: Plan) -> dict[Value, tuple[int, int]]:
+
+def lifetimes(plan: Plan) -> dict[Value, Span]:
     """Return the first and last step that touches each value of the workspace."""
-    spans: dict[Value, tuple[int, int]] = {}
+    spans: dict[Value, Span] = {}
     for number, step in enumerate(plan.steps):
         for value in step.values:
             if value.place == "workspace":
@@ -37,3 +42,36 @@ def place_values(plan: Plan) -> int:
         value.offset = offset
         placed.append(value)
     return max((value.offset + value.nbytes for value in placed), default=0) + ALIGNMENT
+
+
+def unplanned_bytes(spans: Mapping[Value, Span]) -> int:
+    """Return what the values would take if none shared memory with another."""
+    return sum(value.nbytes for value in spans)
+
+
+def least_bytes(spans: Mapping[Value, Span]) -> int:
+    """Return what any placement needs: the most bytes that are alive at one step."""
+    changes: dict[int, int] = {}
+    for value, (first, last) in spans.items():
+        changes[first] = changes.get(first, 0) + value.nbytes
+        changes[last + 1] = changes.get(last + 1, 0) - value.nbytes
+    alive = most = 0
+    for step in sorted(changes):
+        alive += changes[step]
+        most = max(most, alive)
+    return most
+
+
+def describe_memory(plan: Plan) -> dict[str, int]:
+    """Return the artifact's entry on memory, in bytes; see `artifact.Memory`.
+
+    Args:
+        plan: Values placed.
+    """
+    spans = lifetimes(plan)
+    return {
+        "activations": plan.workspace_bytes,
+        "unplanned": unplanned_bytes(spans),
+        "least": least_bytes(spans),
+        "parameters": plan.parameter_bytes,
+    }

@@ -110,6 +110,7 @@ class Plan:
         recipes: How the parameter memory is made at load (see `packing`).
         tensors: What the recipes refer to; stored in the artifact.
         parameter_bytes: Size of the parameter memory.
+        workspace_bytes: Size of a call's workspace, once its values are placed.
         database: Measured choices of kernels, if there are any.
         layers: Layers in order, and how each is computed.
     """
@@ -120,6 +121,7 @@ class Plan:
     recipes: list[dict[str, Any]] = field(default_factory=list)
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
     parameter_bytes: int = SLACK
+    workspace_bytes: int = 0
     database: Choices | None = None
     layers: list[tuple[Layer, Choice]] = field(default_factory=list)
     _known: dict[str, Parameter] = field(default_factory=dict)

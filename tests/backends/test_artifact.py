@@ -1,5 +1,6 @@
 """Artifacts: calling, saving, loading, damage, other processors, machines without torch."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from planish.backends import Artifact, Reference, build, load
-from planish.backends import artifact as artifact_module
+from planish.backends import Artifact, Reference, build, load, matching
 from planish.backends.container import write_container
 from planish.ir import ArtifactError, DataError, Graph, HistoryEntry, OptionError, PlanishError
 
 planish, aten = torch.ops.planish, torch.ops.aten
+LIBRARY = "x86-64-v3/library.so"
 
 
 def small_graph(builder: Any, *, batch: int = 1, seed: int = 5) -> Graph:
@@ -175,10 +176,20 @@ def edit_manifest(content: bytes, **changes: Any) -> bytes:
     return rewrite(content, change)
 
 
+def sealed(content: bytes) -> bytes:
+    """Return the artifact with the checksum that its manifest should have."""
+
+    def change(parts: dict[str, bytes]) -> None:
+        digest = hashlib.sha256(parts["manifest.json"]).hexdigest()
+        parts["manifest.sha256"] = digest.encode()
+
+    return rewrite(content, change)
+
+
 def damage_library(parts: dict[str, bytes]) -> None:
-    library = bytearray(parts["library.so"])
+    library = bytearray(parts[LIBRARY])
     library[len(library) // 2] ^= 1
-    parts["library.so"] = bytes(library)
+    parts[LIBRARY] = bytes(library)
 
 
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -187,11 +198,14 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "truncated": (lambda content: content[: len(content) // 2], "is damaged"),
     "flipped bit": (lambda c: c[:3000] + bytes([c[3000] ^ 8]) + c[3001:], "is damaged"),
     "other zip": (lambda c: rewrite(c, lambda parts: parts.pop("manifest.json")), "no manifest"),
-    "no library": (lambda c: rewrite(c, lambda parts: parts.pop("library.so")), "is damaged"),
+    "no library": (lambda c: rewrite(c, lambda parts: parts.pop(LIBRARY)), "is damaged: it has no"),
     "wrong checksum": (lambda c: rewrite(c, damage_library), "wrong checksum"),
     "other format": (lambda c: edit_manifest(c, format="other"), "manifest is another's"),
     "newer version": (lambda c: edit_manifest(c, version=99), "has format 99"),
-    "no sizes": (lambda c: edit_manifest(c, parameter_bytes="many"), "is damaged"),
+    "older version": (lambda c: edit_manifest(c, version=1), "has format 1, this planish reads 2"),
+    "edited": (lambda c: edit_manifest(c, threads=7), "manifest.json has a wrong checksum"),
+    "incomplete": (lambda c: sealed(edit_manifest(c, targets=[])), "its manifest is not complete"),
+    "no sizes": (lambda c: sealed(edit_manifest(c, inputs=[{}])), "says what can't be"),
 }
 
 
@@ -214,11 +228,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_another_processor(
     compiled: tuple[Graph, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifact_module, "cpu_flags", lambda: frozenset({"sse2", "avx"}))
+    monkeypatch.setattr(matching, "cpu_flags", lambda: frozenset({"sse2", "avx"}))
     with pytest.raises(ArtifactError, match="for another CPU: 'x86-64-v3' needs abm, avx2"):
         Artifact(compiled[1].content)
-    monkeypatch.setattr(artifact_module, "machine", lambda: "aarch64")
-    with pytest.raises(ArtifactError, match="for another CPU: x86_64, this machine is aarch64"):
+    monkeypatch.setattr(matching, "machine", lambda: "aarch64")
+    with pytest.raises(ArtifactError, match="'x86-64-v3' is for x86_64, this machine is aarch64"):
         Artifact(compiled[1].content)
 
 
@@ -248,7 +262,7 @@ def test_integer_interface(builder: Any) -> None:
 
 def test_options(builder: Any) -> None:
     graph = small_graph(builder)
-    with pytest.raises(OptionError, match="did you mean 'x86-64-v3'"):
+    with pytest.raises(OptionError, match="did you mean 'x86-64-v"):
         build(graph, "x86-64-v2")
     with pytest.raises(OptionError, match="threads is 0"):
         build(graph, "x86-64-v3", threads=0)
@@ -307,8 +321,8 @@ def test_runs_without_torch(
 
 def test_large_parts_are_packed_quickly() -> None:
     large = {"weight": np.zeros(5 << 20, np.int8)}
-    content = write_container({}, large, b"code")
+    content = write_container({}, large, {"x86": ({}, b"code")})
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         kinds = {info.filename: info.compress_type for info in archive.infolist()}
     assert kinds["parameters.safetensors"] == zipfile.ZIP_DEFLATED
-    assert kinds["library.so"] == zipfile.ZIP_LZMA
+    assert kinds["x86/library.so"] == zipfile.ZIP_LZMA
