@@ -110,6 +110,21 @@ class Layer:
         taps = self.kernel[0] * self.kernel[1] * self.in_channels
         return images * height * width * channels * taps
 
+    @property
+    def stored_zero_point(self) -> int:
+        """The zero point of what is stored, added last."""
+        return self.residual.zero_point if self.residual else self.zero_point
+
+    @property
+    def epilogue(self) -> list[int | float]:
+        """The numbers of `kernels.epilogue.SCALARS`."""
+        mine: list[int | float] = [self.lo, self.hi, self.zero_point]
+        added = self.residual
+        if added is None:
+            return [*mine, 0, 0, 0, 0.0, 0, 0, 0]
+        factors = [added.self_factor, added.other_factor, added.offset]
+        return [*mine, *factors, added.scale, added.lo, added.hi, added.zero_point]
+
     def pixel_maps(self) -> list[list[int]]:
         """Return [base, image, row, column] steps of each operand's pixels: x, y, residual.
 
@@ -126,6 +141,7 @@ class Layer:
 # dot in its name, any other. See docs/add-a-kernel.md.
 STRATEGIES: dict[str, str] = {
     "depthwise": "depthwise:Depthwise",
+    "direct": "direct:Direct",
     "dot-product": "dot_product:DotProduct",
 }
 

@@ -1,0 +1,186 @@
+"""Strategy: dense layers directly, all geometry fixed at compile time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ..kernels import Kernel
+from ..kernels.instructions import INSTRUCTIONS, Instruction
+from ..plan import Plan, Pointer
+from .geometry import Geometry, find_geometry
+from .layer import Knobs, Layer, Strategy
+
+# Below this a layer takes less time than waking a thread.
+PARALLEL_MACS = 400_000
+# Input bytes that a chunk of lines may touch, so that they stay in the cache for all blocks.
+CHUNK_BYTES = 256 * 1024
+# How many of the best settings are worth measuring.
+OFFERED = 12
+
+
+@dataclass(frozen=True)
+class Part:
+    """Blocks of output channels that one kernel call computes.
+
+    Attributes:
+        first: First output channel.
+        count: Output channels.
+        blocks: Blocks.
+        vectors: Vectors of a block.
+        narrow: Whether the last vector has half its lanes.
+    """
+
+    first: int
+    count: int
+    blocks: int
+    vectors: int
+    narrow: bool
+
+
+def split_channels(channels: int, lanes: int, vectors: int) -> list[Part]:
+    """Return blocks of `vectors` vectors, then one block of what is left."""
+    stored = -(-channels // 8) * 8
+    total = -(-stored // lanes)
+    narrow = 0 < stored - (total - 1) * lanes <= lanes // 2
+    full, rest = divmod(total, vectors)
+    parts: list[Part] = []
+    if full:
+        count = min(channels, full * vectors * lanes)
+        parts.append(Part(0, count, full, vectors, narrow and not rest))
+    if rest:
+        first = full * vectors * lanes
+        parts.append(Part(first, channels - first, 1, rest, narrow))
+    return parts
+
+
+def tile_cycles(rows: int, columns: int, vectors: int, steps: int) -> float:
+    """Return the cycles of one tile: two multiplications and two loads a cycle, then the results.
+
+    A sum waits four cycles for its last addition; a result takes about four.
+    """
+    pixels = rows * columns
+    step = max(pixels * vectors / 2, (pixels + vectors) / 2, 4)
+    return steps * step + 4 * pixels * vectors + 12
+
+
+class Direct(Strategy):
+    """Layers of one group without gaps between a kernel row's activations."""
+
+    def fits(self, layer: Layer, plan: Plan) -> bool:
+        """Bytes out; a kernel row is one run of neighbours."""
+        return (
+            plan.target.instruction in INSTRUCTIONS
+            and layer.groups == 1
+            and not layer.real
+            and (layer.kernel[1] == 1 or layer.dilation[1] == 1)
+            and bool(layer.macs)
+        )
+
+    def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
+        """Tiles, the one of fewest reckoned cycles first."""
+        geometry = find_geometry(layer)
+        steps = _steps(layer, INSTRUCTIONS[plan.target.instruction])
+        found: list[tuple[float, tuple[int, int, int]]] = []
+        for rows, columns, vectors in product((1, 2, 3, 4), range(1, 17), range(1, 9)):
+            pixels = rows * columns
+            if rows > geometry.lines or columns > geometry.length:
+                continue
+            if pixels * vectors + vectors + 1 > plan.target.registers:
+                continue
+            found.append(
+                (
+                    _layer_cycles(layer, plan, (rows, columns, vectors), steps),
+                    (rows, columns, vectors),
+                )
+            )
+        found.sort()
+        return [{"rows": r, "columns": c, "vectors": v} for _, (r, c, v) in found[:OFFERED]]
+
+    def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
+        """One kernel call for the blocks of full width, one for what is left."""
+        wanted = (int(knobs["rows"]), int(knobs["columns"]))
+        for part in split_channels(layer.out_channels, plan.target.lanes, int(knobs["vectors"])):
+            _emit_part(layer, part, wanted, plan)
+
+
+def _steps(layer: Layer, dot: Instruction) -> int:
+    return layer.kernel[0] * _run_steps(layer, dot)
+
+
+def _run_steps(layer: Layer, dot: Instruction) -> int:
+    pixel = layer.x.layout.pixel_steps[2]
+    return -(-((layer.kernel[1] - 1) * pixel + layer.in_channels) // dot.group)
+
+
+def _layer_cycles(layer: Layer, plan: Plan, tile: tuple[int, int, int], steps: int) -> float:
+    geometry = find_geometry(layer)
+    rows, columns, vectors = tile
+    tiles = geometry.images * -(-geometry.lines // rows) * -(-geometry.length // columns)
+    parts = split_channels(layer.out_channels, plan.target.lanes, vectors)
+    return tiles * sum(
+        part.blocks * tile_cycles(rows, columns, part.vectors, steps) for part in parts
+    )
+
+
+def _chunk(layer: Layer, geometry: Geometry, rows: int, blocks: int, threads: int) -> int:
+    """Return how many tiles of lines a task takes."""
+    tiles = -(-geometry.lines // rows)
+    chunks = -(-layer.x.nbytes // geometry.images // CHUNK_BYTES) if blocks > 1 else 1
+    if threads > 1:
+        chunks = max(chunks, -(-4 * threads // (blocks * geometry.images)))
+    return max(1, -(-tiles // chunks))
+
+
+def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> None:
+    dot = INSTRUCTIONS[plan.target.instruction]
+    geometry = find_geometry(layer)
+    rows, columns = tile
+    parallel = plan.parallel(layer.macs, PARALLEL_MACS)
+    _, row, pixel = layer.x.layout.pixel_steps
+    residual = layer.residual
+    kernel = Kernel.of(
+        "direct",
+        instruction=plan.target.instruction,
+        lanes=plan.target.lanes,
+        tile=(rows, columns, part.vectors),
+        pixels=(geometry.images, geometry.lines, geometry.length),
+        x_steps=geometry.x,
+        y_steps=geometry.y,
+        other_steps=geometry.other,
+        window=(layer.kernel[0], _run_steps(layer, dot), row * layer.dilation[0]),
+        blocks=part.blocks,
+        chunk=_chunk(layer, geometry, rows, part.blocks, plan.threads if parallel else 1),
+        narrow=part.narrow,
+        plain=layer.stored_zero_point == 0,
+        parallel=parallel,
+    )
+    width = part.vectors * plan.target.lanes
+    common = {"groups": 1, "lanes": width, "channels": [part.first, part.count]}
+    weights = plan.parameter(
+        "dot-weights",
+        **layer.weight_recipe,
+        neighbours=dot.group,
+        merged_pixel=pixel,
+        dtype=dot.weight,
+        **common,
+    )
+    bias = plan.parameter(
+        "dot-bias",
+        **layer.weight_recipe,
+        bias=layer.bias,
+        x_zero_point=layer.x_zero_point,
+        **common,
+    )
+    multiplier = plan.parameter("dot-multiplier", multiplier=layer.multiplier, **common)
+    y = Pointer(layer.y, geometry.y_base + part.first)
+    other = (
+        Pointer(residual.other, geometry.other_base + part.first) if residual else Pointer(layer.x)
+    )
+    plan.call(
+        kernel,
+        [Pointer(layer.x, geometry.x_base), weights, bias, multiplier, y, other],
+        layer.epilogue,
+        layer.label,
+    )
