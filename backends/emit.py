@@ -25,6 +25,7 @@ def emit_module(
     workspace: int,
     *,
     ranged: bool = False,
+    copied: bool = False,
 ) -> Any:
     """Return the tvm.IRModule of a plan.
 
@@ -35,6 +36,9 @@ def emit_module(
         workspace: Bytes of the workspace.
         ranged: For profiles: the entry takes a tensor int32 [first, end] before all others, and
             runs only the steps from the one to before the other.
+        copied: For tuning: the parameter memory holds several copies of the parameters, evenly far
+            from each other (`copy_bytes`). The entry takes a tensor int32 [first, end] before all
+            others, and runs all steps with each copy from the one to before the other.
     """
     functions: dict[Any, Any] = {}
     known: dict[Any, Any] = {}
@@ -48,7 +52,8 @@ def emit_module(
             functions[known[key]] = step.kernel.build()
         return known[key]
 
-    buffers = _Buffers(inputs, outputs, plan.parameter_bytes, workspace)
+    copy = tirx.Var("copy", "int32") if copied else None
+    buffers = _Buffers(inputs, outputs, plan.parameter_bytes, workspace, copy)
     calls: list[Any] = []
     status = tirx.decl_buffer((1,), "int32", name="status")
     for step in plan.steps:
@@ -56,9 +61,13 @@ def emit_module(
         arguments += [_scalar(scalar) for scalar in step.scalars]
         call = tvm.ir.Call(function_of(step), arguments, ret_ty="int32")
         calls.append(_checked(call, status) if plan.threads > 1 else tirx.Evaluate(call))
-    bounds = [tirx.decl_buffer((2,), "int32", name="range")] if ranged else []
+    bounds = [tirx.decl_buffer((2,), "int32", name="range")] if ranged or copied else []
     if ranged:
         calls = [_in_range(call, i, *bounds) for i, call in enumerate(calls)]
+    if copy is not None:
+        first, end = _ends(*bounds)
+        steps = tirx.SeqStmt(calls) if len(calls) > 1 else calls[0]
+        calls = [tirx.For(copy, first, end - first, tirx.ForKind.SERIAL, steps)]
     zero = tirx.IntImm("int32", 0)
     body = tirx.SeqStmt(
         [
@@ -73,11 +82,21 @@ def emit_module(
     return tvm.IRModule({**functions, tvm.ir.GlobalVar(ENTRY): entry})
 
 
+def copy_bytes(plan: Plan) -> int:
+    """Return how far copies of the parameters are from each other: whole cache lines."""
+    return -(-plan.parameter_bytes // 64) * 64
+
+
 def _in_range(call: Any, index: int, bounds: Any) -> Any:
     """Return a call that is made where `first <= index < end`."""
     number = tirx.IntImm("int32", index)
-    first, end = (tirx.BufferLoad(bounds, [tirx.IntImm("int32", i)]) for i in range(2))
+    first, end = _ends(bounds)
     return tirx.IfThenElse(tirx.all(first <= number, number < end), call, None)
+
+
+def _ends(bounds: Any) -> list[Any]:
+    """Return both numbers of a range."""
+    return [tirx.BufferLoad(bounds, [tirx.IntImm("int32", i)]) for i in range(2)]
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -107,11 +126,19 @@ class _Buffers:
     """The entry's tensor arguments, and addresses in them."""
 
     def __init__(
-        self, inputs: list[Value], outputs: list[Value], parameters: int, workspace: int
+        self,
+        inputs: list[Value],
+        outputs: list[Value],
+        parameters: int,
+        workspace: int,
+        copy: Any = None,
     ) -> None:
         self._inputs = [_tensor(value, f"input{i}") for i, value in enumerate(inputs)]
         self._outputs = [_tensor(value, f"output{i}") for i, value in enumerate(outputs)]
-        self._parameters = tirx.decl_buffer((parameters,), "uint8", name="parameters")
+        self._copy = copy
+        self._copy_bytes = -(-parameters // 64) * 64
+        size = tirx.Var("copied_bytes", "int32") if copy is not None else parameters
+        self._parameters = tirx.decl_buffer((size,), "uint8", name="parameters")
         self._workspace = tirx.decl_buffer((workspace,), "uint8", name="workspace")
 
     @property
@@ -122,15 +149,23 @@ class _Buffers:
     def address(self, pointer: Pointer | Parameter) -> Any:
         """Return the address that a pointer means, as an expression."""
         if isinstance(pointer, Parameter):
-            return _address(self._parameters, pointer.offset)
+            return self._parameter(pointer.offset)
         value = pointer.value.owner
         if value.place in ("workspace", "parameters"):
-            memory = self._workspace if value.place == "workspace" else self._parameters
             size = np.dtype(value.layout.dtype).itemsize
-            return _address(memory, value.offset + pointer.elements * size)
+            offset = value.offset + pointer.elements * size
+            stored = value.place == "parameters"
+            return self._parameter(offset) if stored else _address(self._workspace, offset)
         buffer = (self._inputs if value.place == "input" else self._outputs)[value.index]
         assert pointer.elements == 0, "the user's tensors are dense"
         return buffer.data
+
+    def _parameter(self, offset: int) -> Any:
+        """Return an address in the parameter memory, or in the running copy's part of it."""
+        index = tirx.IntImm("int32", offset)
+        if self._copy is not None:
+            index = self._copy * tirx.IntImm("int32", self._copy_bytes) + index
+        return tirx.op.address_of(tirx.BufferLoad(self._parameters, [index]))
 
 
 def _tensor(value: Value, name: str) -> Any:

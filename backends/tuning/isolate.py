@@ -1,0 +1,136 @@
+"""A layer by itself: its inputs and output in memory of their own, one choice of kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..choosing import Choice
+from ..emit import copy_bytes, emit_module
+from ..layout import Layout
+from ..link import compile_library
+from ..lower.layer import Layer, find_strategy
+from ..memory import ALIGNMENT, lifetimes, place_values
+from ..packing import aligned_bytes, pack_all
+from ..plan import Plan, Value
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a tensor's values lie in the workspace.
+
+    Attributes:
+        offset: Byte offset of the tensor's memory.
+        base: Element offset of the first value.
+        shape: Sizes (images, height, width, channels).
+        steps: Elements from one entry of an axis to the next.
+        dtype: NumPy's name of the element type.
+    """
+
+    offset: int
+    base: int
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+    dtype: str
+
+    def view(self, memory: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the values as an array that shows the workspace's memory."""
+        dtype = np.dtype(self.dtype)
+        start = self.offset + self.base * dtype.itemsize
+        strides = [step * dtype.itemsize for step in self.steps]
+        return np.ndarray(self.shape, dtype, memory, start, strides)
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """A layer computed in one way, ready to run.
+
+    Attributes:
+        library: Bytes of a shared library; its entry is `emit.ENTRY`, see `emit_module(copied=)`.
+        parameters: One copy of the packed parameter memory.
+        copy_bytes: How far copies of it are from each other.
+        workspace_bytes: Of the workspace; it begins with what `Bench.filled` holds.
+    """
+
+    library: bytes
+    parameters: NDArray[np.uint8]
+    copy_bytes: int
+    workspace_bytes: int
+
+
+class Bench:
+    """A layer whose input, summand and output lie at the front of the workspace.
+
+    They lie at the same places for each choice, so that one filled workspace serves all of them.
+
+    Attributes:
+        layer: The layer, on values of its own.
+        output: Where its result lies.
+    """
+
+    def __init__(self, layer: Layer, plan: Plan) -> None:
+        """Take a layer out of a lowered network.
+
+        Args:
+            layer: One of `plan.layers`.
+            plan: The network's.
+        """
+        self._plan = plan
+        self._own: dict[Value, int] = {}
+        self.bytes = 0
+        x, y = self._place(layer.x, "x"), self._place(layer.y, "y")
+        residual = layer.residual
+        if residual is not None:
+            residual = replace(residual, other=self._place(residual.other, "other"))
+        self.layer = replace(layer, x=x, y=y, residual=residual)
+        self.output = _region(y, self._own[y])
+
+    def _place(self, value: Value, name: str) -> Value:
+        own = Value(name, value.layout, shift=value.shift, dense=value.dense)
+        self._own[own] = self.bytes
+        self.bytes += -(-own.nbytes // ALIGNMENT) * ALIGNMENT
+        return own
+
+    def filled(self, seed: int = 0) -> NDArray[np.uint8]:
+        """Return the front of the workspace: random inputs within borders of the zero point."""
+        random = np.random.default_rng(seed)
+        memory = aligned_bytes(self.bytes)
+        residual = self.layer.residual
+        inputs = [(self.layer.x, self.layer.x_zero_point)]
+        inputs += [(residual.other, 0)] if residual is not None else []
+        for value, border in inputs:
+            region = _region(value, self._own[value])
+            whole = Region(region.offset, 0, (value.layout.size,), (1,), region.dtype)
+            whole.view(memory)[...] = border
+            values = region.view(memory)
+            values[...] = random.integers(0, 256, values.shape, np.uint8)
+        return memory
+
+    def build(self, choice: Choice) -> Isolated:
+        """Compile the layer as a choice computes it.
+
+        Raises:
+            OperatorError: The strategy can't compute the layer after all.
+            TargetError: No compiler to link with.
+        """
+        plan = Plan(self._plan.target, self._plan.threads, tensors=dict(self._plan.tensors))
+        find_strategy(choice.strategy).emit(self.layer, plan, choice.knobs)
+        workspace = self.bytes + place_values(plan)
+        for value in lifetimes(plan):
+            # The network's values go to the front, what the strategy itself needs behind them.
+            value.offset = self._own[value] if value in self._own else self.bytes + value.offset
+        module = emit_module(plan, [], [], workspace, copied=True)
+        library = compile_library(module, plan.target)
+        parameters = pack_all(plan.recipes, plan.tensors, plan.parameter_bytes)
+        return Isolated(library, parameters, copy_bytes(plan), workspace)
+
+
+def _region(value: Value, offset: int) -> Region:
+    layout: Layout = value.layout
+    image, row, pixel = layout.pixel_steps
+    channel = layout.steps[1 if len(layout.shape) == 4 else -1] if layout.shape else 1
+    steps = (image, row, pixel, channel)
+    return Region(offset, layout.base, layout.pixels, steps, layout.dtype)
