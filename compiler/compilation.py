@@ -1,7 +1,8 @@
-"""compile: a graph of any level becomes an artifact for one target."""
+"""compile: a graph of any level becomes an artifact for one target or several."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from planish.backends import build
@@ -15,17 +16,19 @@ from planish.passes.lower_to_integer import LowerToInteger
 
 if TYPE_CHECKING:
     from planish.backends.artifact import Artifact
+    from planish.backends.choosing import Choices
     from planish.backends.target import Target
 
 
 def compile(
     graph: Graph,
-    target: str | Target = "native",
+    target: str | Target | Sequence[str | Target] = "native",
     *,
     batch: int = 1,
     threads: int = 1,
     io: Literal["float", "integer"] = "float",
     strict: bool = False,
+    database: Choices | None = None,
 ) -> Artifact:
     """Compile a graph; the graph itself is untouched.
 
@@ -33,14 +36,16 @@ def compile(
 
     Args:
         graph: Of any level.
-        target: A target's name ("native", "x86-64-v3") or a Target.
+        target: A target's name ("native", "x86-64-v3") or a Target. Of a list of them the artifact
+            holds the code of each, and loading chooses the best that the machine runs.
         batch: The size that an open batch is fixed to.
         threads: How many threads the kernels are laid out for.
         io: "float", or "integer" to take and return quantized values.
         strict: Make an operator that falls back to float an error.
+        database: Measured choices of kernels, before those that planish ships.
 
     Raises:
-        OptionError: An unknown target or option value.
+        OptionError: An unknown target or option value, or a target given twice.
         PipelineError: Teacher hooks are still in the graph.
         VerifyError: The graph breaks an invariant of its level.
         OperatorError: `strict`, and an operator fell back to float (names it, with the reason).
@@ -49,7 +54,15 @@ def compile(
     _check_options(graph, batch, threads, io)
     try:
         fixed = backend_graph(graph, batch)
-        return build(fixed, target, threads=threads, io=io, strict=strict, history=fixed.history)
+        return build(
+            fixed,
+            target,
+            threads=threads,
+            io=io,
+            strict=strict,
+            history=fixed.history,
+            database=database,
+        )
     except (MemoryError, OverflowError) as error:
         raise OptionError(
             f"the network at batch {batch} does not fit this machine's memory",

@@ -19,7 +19,7 @@ def native() -> Target:
         TargetError: It is no x86 processor with AVX2.
     """
     best = best_for(machine(), cpu_flags())
-    return replace(best, name="native", description=f"this processor: {best.description}")
+    return replace(best, name="native", description=f"this processor: {best.name}")
 
 
 def best_for(family: str, flags: Collection[str]) -> Target:

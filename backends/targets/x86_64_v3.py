@@ -13,7 +13,7 @@ def x86_64_v3() -> Target:
     """
     return Target(
         name="x86-64-v3",
-        description="x86 with AVX2: exact int8 by vpmaddwd",
+        description="x86 with AVX2",
         cpu="x86-64-v3",
         features=(),
         cpu_flags=FLAGS,

@@ -14,7 +14,7 @@ def x86_64_v4() -> Target:
     """
     return Target(
         name="x86-64-v4",
-        description="x86 with AVX-512: exact int8 by vpmaddwd, 512 bits",
+        description="x86 with AVX-512",
         cpu="x86-64-v4",
         features=(),
         cpu_flags=FLAGS,

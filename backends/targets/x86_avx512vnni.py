@@ -12,7 +12,7 @@ def x86_avx512vnni() -> Target:
     """
     return Target(
         name="x86-avx512vnni",
-        description="x86 with AVX-512 and VNNI: vpdpbusd, 512 bits",
+        description="x86 with AVX-512 and VNNI",
         cpu="x86-64-v4",
         features=("+avx512vnni",),
         cpu_flags=(*FLAGS, "avx512_vnni"),

@@ -13,7 +13,7 @@ def x86_avxvnni() -> Target:
     """
     return Target(
         name="x86-avxvnni",
-        description="x86 with AVX2 and VNNI: vpdpbusd, 256 bits",
+        description="x86 with AVX2 and VNNI",
         cpu="x86-64-v3",
         features=("+avxvnni",),
         cpu_flags=(*FLAGS, "avx_vnni"),

@@ -1,20 +1,31 @@
-"""`planish compile`: a graph becomes an artifact for one target."""
+"""`planish compile`: a graph becomes an artifact for one target or several."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from planish.ir.errors import OptionError
+
 from .console import bytes_text, check_writable, print_json, say, stderr
 from .models import MODEL_HELP, SHAPE_HELP, load_model
+
+if TYPE_CHECKING:
+    from planish.backends.artifact import Artifact
+
+TARGET_HELP = (
+    "Hardware; `planish targets` lists it. Of several, with commas between them, the artifact holds"
+    " the code of each, and loading chooses."
+)
 
 
 def compile_(
     graph: Annotated[str, typer.Argument(help=MODEL_HELP)],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    target: Annotated[str, typer.Option(help="Hardware; `planish targets` lists it.")] = "native",
+    target: Annotated[str, typer.Option(help=TARGET_HELP)] = "native",
     batch: Annotated[int, typer.Option(min=1, help="Samples a call.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads that a call may use.")] = 1,
     io: Annotated[str, typer.Option(help="float, or integer for quantized values.")] = "float",
@@ -24,22 +35,60 @@ def compile_(
 ) -> None:
     """Compile a graph of any level to one file of machine code."""
     check_writable(output)
-    from planish.backends.targets import find_target
+    from planish.backends.targets import find_targets
 
-    chosen = find_target(target)
+    chosen = find_targets(split_targets(target))
     model = load_model(graph, input_shape or ())
     from ..compilation import compile as build
 
-    with stderr().status(f"compiling for {chosen.name}"):
+    with stderr().status(f"compiling for {', '.join(each.name for each in chosen)}"):
         kind = cast("Literal['float', 'integer']", io)  # compile checks it
         artifact = build(model, chosen, batch=batch, threads=threads, io=kind, strict=strict)
     artifact.save(output)
-    coverage = artifact.coverage
     if as_json:
-        summary = {"output": str(output), "target": chosen.name, "bytes": artifact.nbytes}
-        print_json({**summary, **coverage})
-        return
+        print_json({"output": str(output), **_summary(artifact)})
+    else:
+        _say(output, artifact)
+
+
+def split_targets(names: str) -> list[str]:
+    """Return the names in a list with commas.
+
+    Raises:
+        OptionError: One of them is empty.
+    """
+    found = [name.strip() for name in names.split(",")]
+    if not all(found):
+        raise OptionError(
+            f"can't read the targets {names!r}", cure="write them as x86-64-v3,x86-avx512vnni"
+        )
+    return found
+
+
+def _summary(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "target": artifact.target,
+        "targets": artifact.targets,
+        "runs_here": artifact.runs_here,
+        "bytes": artifact.nbytes,
+        "memory": asdict(artifact.memory),
+        **artifact.coverage,
+    }
+
+
+def _say(output: Path, artifact: Artifact) -> None:
+    coverage, memory = artifact.coverage, artifact.memory
     share = f"{coverage['int8_mac_coverage']:.2%} of the MACs in int8"
-    say(f"wrote {output}: {bytes_text(artifact.nbytes)} for {chosen.name}, {share}")
+    names = ", ".join(artifact.targets)
+    say(f"wrote {output}: {bytes_text(artifact.nbytes)} for {names}, {share}")
+    say(
+        f"  memory: {bytes_text(memory.activations)} of activations a call"
+        f" (unplanned {bytes_text(memory.unplanned)}, at least {bytes_text(memory.least)}),"
+        f" {bytes_text(memory.parameters)} of packed parameters"
+    )
+    if not artifact.runs_here:
+        say("  this machine can't run it")
+    elif len(artifact.targets) > 1:
+        say(f"  this machine runs it as {artifact.target}")
     for item in coverage["fallbacks"]:
         say(f"  float: {item['operator']} {item['node']}: {item['reason']}")

@@ -32,7 +32,7 @@ def passes(
 
 def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the targets, and which of them this machine is."""
-    from planish.backends.cpu import cpu_flags
+    from planish.backends.cpu import cpu_flags, machine
     from planish.backends.targets import TARGETS, find_target
     from planish.ir.errors import TargetError
 
@@ -46,8 +46,8 @@ def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         rows.append(
             {
                 "name": name,
-                "description": found.description if found.name == name else f"here {found.name}",
-                "runs_here": set(found.cpu_flags) <= cpu_flags(),
+                "description": found.description,
+                "runs_here": found.machine == machine() and set(found.cpu_flags) <= cpu_flags(),
                 "instruction": found.instruction,
                 "vector_bits": found.vector_bits,
                 "channel_multiple": found.channel_multiple,

@@ -23,19 +23,23 @@ def run(
         Path, typer.Option("--input", "-i", help="A .npy or .npz file, arrays by input name.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help=".npz file to write.")],
+    target: Annotated[
+        str | None,
+        typer.Option(help="Which of its targets to run; by default the best for this machine."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Run an artifact on inputs; any number of samples that its batch divides."""
     check_writable(output)
     from planish.backends import load
 
-    loaded = load(artifact)
+    loaded = load(artifact, target)
     inputs = read_inputs(loaded, input_)
     outputs = run_samples(loaded, inputs)
     _write(output, outputs)
     if as_json:
         shapes = {name: list(value.shape) for name, value in outputs.items()}
-        print_json({"output": str(output), "outputs": shapes})
+        print_json({"output": str(output), "target": loaded.target, "outputs": shapes})
         return
     for name, value in outputs.items():
         stdout().print(f"{name}: {value.dtype} {shape_text(value.shape)}")
