@@ -6,6 +6,7 @@ and once at load. NumPy only: no torch here.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,7 +51,7 @@ def _table(recipe: dict[str, Any], tensors: Tensors) -> Array:
     return (table.astype(np.int32) + recipe["shift"]).astype(np.uint8)
 
 
-def _weight(recipe: dict[str, Any], tensors: Tensors) -> Array:
+def int8_weight(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """The int8 weight as [out, in/groups, kh, kw]; a linear layer's gets a 1 x 1 kernel."""
     weight = tensors[recipe["weight"]]
     if "phase" in recipe:
@@ -83,7 +84,7 @@ def _channels(recipe: dict[str, Any], values: Array) -> Array:
 
 def _dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """[group, block, run, step, lane, neighbour]: see kernels.dot_product."""
-    weight = _weight(recipe, tensors)
+    weight = int8_weight(recipe, tensors)
     groups, lanes, neighbours = recipe["groups"], recipe["lanes"], recipe["neighbours"]
     first, count = recipe["channels"]
     out, depth, height, width = weight.shape
@@ -106,9 +107,9 @@ def _dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     return packed.transpose(0, 1, 3, 4, 2, 5).astype(recipe["dtype"])
 
 
-def _folded_bias(recipe: dict[str, Any], tensors: Tensors) -> Array:
+def folded_bias(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """`bias - x_zero_point * sum(weights)` modulo 2**32, one an output channel."""
-    weight = _weight(recipe, tensors)
+    weight = int8_weight(recipe, tensors)
     folded = -int(recipe["x_zero_point"]) * weight.sum((1, 2, 3), dtype=np.int64)
     if recipe["bias"] is not None:
         folded = folded + tensors[recipe["bias"]].astype(np.int64)
@@ -116,43 +117,17 @@ def _folded_bias(recipe: dict[str, Any], tensors: Tensors) -> Array:
 
 
 def _dot_bias(recipe: dict[str, Any], tensors: Tensors) -> Array:
-    return _channels(recipe, _folded_bias(recipe, tensors))
+    return _channels(recipe, folded_bias(recipe, tensors))
 
 
 def _dot_multiplier(recipe: dict[str, Any], tensors: Tensors) -> Array:
     return _channels(recipe, tensors[recipe["multiplier"]].astype(np.float32))
 
 
-def _interleaved(recipe: dict[str, Any], values: Array) -> Array:
-    """[block, half, ...]: channels in the order that interleaving 128-bit halves leaves them."""
-    block = recipe["block"]
-    order = [
-        part * 8 + high * 4 + i for high in (0, 1) for part in range(block // 8) for i in range(4)
-    ]
-    starts = recipe["starts"]
-    padded = np.zeros((max(starts) + block, *values.shape[1:]), values.dtype)
-    padded[: len(values)] = values
-    return np.stack([padded[start : start + block][order] for start in starts])
+Recipe = Callable[[dict[str, Any], Tensors], Array]
 
-
-def _depthwise_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
-    """int16 [block, pair, channel, tap of the pair]: see kernels.depthwise."""
-    weight = _weight(recipe, tensors)
-    taps = weight.reshape(weight.shape[0], -1).astype(np.int16)
-    if taps.shape[1] % 2:
-        taps = np.concatenate([taps, np.zeros_like(taps[:, :1])], 1)
-    return _interleaved(recipe, taps.reshape(len(taps), -1, 2)).transpose(0, 2, 1, 3)
-
-
-def _depthwise_bias(recipe: dict[str, Any], tensors: Tensors) -> Array:
-    return _interleaved(recipe, _folded_bias(recipe, tensors))
-
-
-def _depthwise_multiplier(recipe: dict[str, Any], tensors: Tensors) -> Array:
-    return _interleaved(recipe, tensors[recipe["multiplier"]].astype(np.float32))
-
-
-RECIPES: dict[str, Callable[[dict[str, Any], Tensors], Array]] = {
+# Kind to a function, here or, as "module:function", in a module of its own, loaded on first use.
+RECIPES: dict[str, Recipe | str] = {
     "affine": _affine,
     "entries": _entries,
     "raw": _raw,
@@ -161,15 +136,23 @@ RECIPES: dict[str, Callable[[dict[str, Any], Tensors], Array]] = {
     "dot-weights": _dot_weights,
     "dot-bias": _dot_bias,
     "dot-multiplier": _dot_multiplier,
-    "depthwise-weights": _depthwise_weights,
-    "depthwise-bias": _depthwise_bias,
-    "depthwise-multiplier": _depthwise_multiplier,
+    "depthwise-weights": "packing_depthwise:depthwise_weights",
+    "depthwise-bias": "packing_depthwise:depthwise_bias",
+    "depthwise-multiplier": "packing_depthwise:depthwise_multiplier",
 }
+
+
+def _find_recipe(kind: str) -> Recipe:
+    found = RECIPES[kind]
+    if not isinstance(found, str):
+        return found
+    module, function = found.split(":")
+    return getattr(importlib.import_module(f".{module}", __package__), function)
 
 
 def pack(recipe: dict[str, Any], tensors: Tensors) -> NDArray[np.uint8]:
     """Return the bytes that a recipe makes of the stored tensors."""
-    made = np.ascontiguousarray(RECIPES[recipe["kind"]](recipe, tensors))
+    made = np.ascontiguousarray(_find_recipe(recipe["kind"])(recipe, tensors))
     return made.reshape(-1).view(np.uint8)
 
 

@@ -1,150 +1,200 @@
 """Depthwise convolution: each channel has its own small filter.
 
-Channels lie side by side, so a vector holds `channels` neighbours of one pixel. Two taps at a time
-are interleaved channel by channel and multiplied with interleaved weights by `vpmaddwd`, which
-leaves int32 sums of the pair: exact, as a product is at most 255 * 128. Interleaving works inside
-128-bit halves, so the two accumulators hold the channels in an order that the packed bias and
-multipliers share, and that `packusdw` undoes when the results are narrowed.
+A vector holds neighbouring channels of one pixel, so neighbouring rows of the image are interleaved
+channel by channel (see `interleave`): with `vpdpbusd`, one int32 lane multiplies a channel's values
+in four rows at once. The interleaved rows of an input column serve every output that reads it: all
+columns of the kernel, and, as weights of rows that an output doesn't read are zero, several output
+rows. A tile is `rows` x `columns` output pixels, computed while its input columns go by from left
+to right; a sum lives only while its window is passed.
 
-A block is `channels` channels; the last block of a layer starts early instead of being short.
+Fewer channels than a vector has: it holds them of several tiles that lie side by side (`copies`).
+
+Every distance in memory is fixed at compile time. The last tile of a line, the last lines and the
+last block of channels start early instead of being short.
+
+Why it is exact: products and sums are integers modulo 2**32; padding holds the zero point and the
+packed bias holds `bias - zero_point * sum(weights)`. For the end see `Interleaving.narrowed`.
 """
 
-# TVMScript spells the type of a pointer as a call.
-# pyright: reportInvalidTypeForm=false, reportMissingModuleSource=false
+from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from tvm.script import tirx as T
+from .interleave import Interleaving
+from .statements import T, kernel, let, load, loop, store
 
-from .instructions import ANY, pair_dot, requantize
-
-
-def _interleaved(channels: int, half: int) -> list[int]:
-    """Return what `vpunpcklwd` (half 0) or `vpunpckhwd` (half 1) takes of two vectors."""
-    return [
-        tap * channels + part * 8 + half * 4 + pair
-        for part in range(channels // 8)
-        for pair in range(4)
-        for tap in (0, 1)
-    ]
+Pair = tuple[int, int]
 
 
-def build(storage: str, channels: int, pixels: int, parallel: bool = False) -> Any:
-    """Return the kernel for blocks of 8 or 16 channels and tiles of `pixels` output pixels."""
-    half = channels // 2
-    low, high = _interleaved(channels, 0), _interleaved(channels, 1)
-    narrow = "llvm.x86.avx2.packusdw" if channels == 16 else "llvm.x86.sse41.packusdw"
-    wide, vector = f"int16x{channels}", f"{storage}x{channels}"
-    loop = T.parallel if parallel else T.serial
+@dataclass(frozen=True)
+class Window:
+    """Which inputs the outputs of a tile read.
 
-    @T.prim_func(private=True)
-    def kernel(
-        x: T.handle(storage),
-        weights: T.handle("int16"),
-        bias: T.handle("int32"),
-        multiplier: T.handle("float32"),
-        y: T.handle(storage),
-        pixel_table: T.handle("int32"),
-        tap_table: T.handle("int32"),
-        channel_table: T.handle("int32"),
-        n_pixels: T.int32,
-        n_chunks: T.int32,
-        chunk_tiles: T.int32,
-        n_blocks: T.int32,
-        n_pairs: T.int32,
-        lo: T.int32,
-        hi: T.int32,
-        zero_point: T.int32,
-    ) -> None:
-        T.func_attr({"tirx.noalias": True})
-        X = T.decl_buffer((ANY,), storage, data=x)
-        W = T.decl_buffer((ANY,), "int16", data=weights)
-        B = T.decl_buffer((ANY,), "int32", data=bias)
-        M = T.decl_buffer((ANY,), "float32", data=multiplier)
-        Y = T.decl_buffer((ANY,), storage, data=y)
-        pixel_offset = T.decl_buffer((ANY,), "int32", data=pixel_table)
-        tap_offset = T.decl_buffer((ANY,), "int32", data=tap_table)
-        channel = T.decl_buffer((ANY,), "int32", data=channel_table)
-        for task in loop(n_chunks * n_blocks):
-            block: T.let[T.int32] = task % n_blocks
-            tile_first: T.let[T.int32] = task // n_blocks * chunk_tiles
-            tiles: T.let[T.int32] = (n_pixels + (pixels - 1)) // pixels
-            accumulator = T.alloc_buffer((pixels * channels,), "int32")
-            weight = T.alloc_buffer((2 * channels,), "int16")
-            x_pixel = T.alloc_buffer((pixels,), "int32")
-            first_tap = T.alloc_buffer((channels,), "int16")
-            second_tap = T.alloc_buffer((channels,), "int16")
-            for i in T.serial(T.min(chunk_tiles, tiles - tile_first)):
-                first: T.let[T.int32] = T.min((tile_first + i) * pixels, n_pixels - pixels)
-                for p in T.unroll(pixels):
-                    x_pixel[p] = pixel_offset[(first + p) * 2] + channel[block]
-                    for h in T.unroll(2):
-                        accumulator[T.ramp((p * 2 + h) * half, 1, half)] = B[
-                            T.ramp((block * 2 + h) * half, 1, half)
-                        ]
-                for t in T.serial(n_pairs):
-                    for h in T.unroll(2):
-                        weight[T.ramp(h * channels, 1, channels)] = W[
-                            T.ramp(((block * n_pairs + t) * 2 + h) * channels, 1, channels)
-                        ]
-                    for p in T.unroll(pixels):
-                        first_tap[T.ramp(0, 1, channels)] = T.Cast(
-                            wide, X[T.ramp(x_pixel[p] + tap_offset[2 * t], 1, channels)]
-                        )
-                        second_tap[T.ramp(0, 1, channels)] = T.Cast(
-                            wide, X[T.ramp(x_pixel[p] + tap_offset[2 * t + 1], 1, channels)]
-                        )
-                        accumulator[T.ramp(p * channels, 1, half)] = accumulator[
-                            T.ramp(p * channels, 1, half)
-                        ] + pair_dot(
-                            half,
-                            T.Shuffle(
-                                [
-                                    first_tap[T.ramp(0, 1, channels)],
-                                    second_tap[T.ramp(0, 1, channels)],
-                                ],
-                                low,
-                            ),
-                            weight[T.ramp(0, 1, channels)],
-                        )
-                        accumulator[T.ramp(p * channels + half, 1, half)] = accumulator[
-                            T.ramp(p * channels + half, 1, half)
-                        ] + pair_dot(
-                            half,
-                            T.Shuffle(
-                                [
-                                    first_tap[T.ramp(0, 1, channels)],
-                                    second_tap[T.ramp(0, 1, channels)],
-                                ],
-                                high,
-                            ),
-                            weight[T.ramp(channels, 1, channels)],
-                        )
-                for p in T.unroll(pixels):
-                    Y[T.ramp(pixel_offset[(first + p) * 2 + 1] + channel[block], 1, channels)] = (
-                        T.Cast(
-                            vector,
-                            T.call_llvm_pure_intrin(
-                                wide,
-                                narrow,
-                                requantize(
-                                    accumulator[T.ramp(p * channels, 1, half)],
-                                    M[T.ramp(block * channels, 1, half)],
-                                    lo,
-                                    hi,
-                                    zero_point,
-                                    half,
-                                ),
-                                requantize(
-                                    accumulator[T.ramp(p * channels + half, 1, half)],
-                                    M[T.ramp(block * channels + half, 1, half)],
-                                    lo,
-                                    hi,
-                                    zero_point,
-                                    half,
-                                ),
-                            ),
-                        )
-                    )
+    Attributes:
+        kernel: (height, width).
+        stride: (vertical, horizontal).
+        dilation: (vertical, horizontal).
+        tile: Output (rows, columns).
+        group: Input rows that are interleaved.
+    """
 
-    return kernel
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    tile: Pair
+    group: int
+
+    def reach(self, axis: int) -> int:
+        """Input rows (0) or columns (1) of a tile."""
+        window = (self.kernel[axis] - 1) * self.dilation[axis]
+        return (self.tile[axis] - 1) * self.stride[axis] + window + 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of interleaved input rows."""
+        return -(-self.reach(0) // self.group)
+
+    def tap(self, axis: int, output: int, place: int) -> int | None:
+        """Return which row or column of the kernel an output applies to an input, or None."""
+        tap, rest = divmod(place - output * self.stride[axis], self.dilation[axis])
+        return tap if not rest and 0 <= tap < self.kernel[axis] else None
+
+    def taps(self, row: int, group: int) -> list[int | None]:
+        """Return the kernel rows that an output row applies to a group's input rows."""
+        first = group * self.group
+        return [self.tap(0, row, first + i) for i in range(self.group)]
+
+
+def build(
+    instruction: str,
+    lanes: int,
+    storage: str,
+    copies: int,
+    tile: Pair,
+    window: Pair,
+    stride: Pair,
+    dilation: Pair,
+    counts: tuple[int, int, int],
+    x_steps: tuple[int, int, int],
+    y_steps: tuple[int, int, int],
+    blocks: int,
+    last_block: int,
+    unbounded: bool = False,
+    parallel: bool = False,
+) -> Any:
+    """Return the kernel.
+
+    Args:
+        instruction: See `Interleaving`.
+        lanes: int32 lanes of a vector.
+        storage: Dtype of x and y.
+        copies: Tiles side by side that share a vector.
+        tile: Output (rows, columns).
+        window: The kernel's (height, width).
+        stride: (vertical, horizontal).
+        dilation: (vertical, horizontal).
+        counts: Output (images, rows, columns).
+        x_steps: Elements from one image, row and pixel to the next in x.
+        y_steps: The same in y.
+        blocks: Blocks of channels.
+        last_block: The first channel of the last block.
+        unbounded: Products may reach 2**31.
+        parallel: Share the rows of tiles between threads.
+    """
+    form = Interleaving(instruction, lanes, storage)
+    seen = Window(window, stride, dilation, tile, form.group)
+    images, height, width = counts
+    rows, columns = tile
+    channels = form.channels // copies
+    row_tiles, column_tiles = -(-height // rows), -(-width // (columns * copies))
+    block_weights = window[1] * rows * seen.groups * form.parts * lanes * form.group
+
+    def load_pixel(x: Any, at: Any) -> Any:
+        """Bytes of one pixel, or of one in each copy of the tile."""
+        step = columns * stride[1] * x_steps[2]
+        pieces = [load(x, at + copy * step, channels) for copy in range(copies)]
+        whole = pieces[0] if copies == 1 else T.Shuffle(pieces, list(range(form.channels)))
+        return form.widened(let(whole))
+
+    def load_column(x: Any, at: Any) -> list[list[Any]]:
+        """Interleaved rows of one input column, by group and part."""
+        needed = [r for r in range(seen.reach(0)) if _is_read(seen, r)]
+        pixels = {r: load_pixel(x, at + r * x_steps[1]) for r in needed}
+        return [
+            form.interleaved([pixels.get(g * form.group + i) for i in range(form.group)])
+            for g in range(seen.groups)
+        ]
+
+    def weight_at(first: Any, tap: int, row: int, group: int, part: int) -> Any:
+        index = ((tap * rows + row) * seen.groups + group) * form.parts + part
+        return first + index * (lanes * form.group)
+
+    def finish(tensors: Any, sums: list[Any], numbers_at: Any, y_at: Any, bounds: Any) -> None:
+        products = [
+            T.Cast(f"float32x{lanes}", total)
+            * load(tensors["multiplier"], numbers_at + part * lanes, lanes)
+            for part, total in enumerate(sums)
+        ]
+        if unbounded:
+            products = [T.min(p, T.broadcast(T.float32(2**30), lanes)) for p in products]
+        bytes_ = form.narrowed([let(p) for p in products], *bounds)
+        for copy in range(copies):
+            where = list(range(copy * channels, (copy + 1) * channels))
+            piece = bytes_ if copies == 1 else T.Shuffle([bytes_], where)
+            store(tensors["y"], y_at + copy * columns * y_steps[2], piece, channels)
+
+    def compute_tile(tensors: Any, block: Any, x_at: Any, y_at: Any, bounds: Any) -> None:
+        numbers_at = let(block * form.channels)
+        weights_at = let(block * block_weights)
+        sums: dict[Pair, list[Any]] = {}
+        for place in range(seen.reach(1)):
+            readers = {c: seen.tap(1, c, place) for c in range(columns)}
+            readers = {c: tap for c, tap in readers.items() if tap is not None}
+            if not readers:
+                continue
+            operands = load_column(tensors["x"], x_at + place * x_steps[2])
+            for part in range(form.parts):
+                for column, tap in readers.items():
+                    for row in range(rows):
+                        found = sums.setdefault((row, column), [None] * form.parts)
+                        total = found[part]
+                        if total is None:
+                            total = load(tensors["bias"], numbers_at + part * lanes, lanes)
+                        for g in range(seen.groups):
+                            if seen.taps(row, g) == [None] * form.group:
+                                continue
+                            where = weight_at(weights_at, tap, row, g, part)
+                            weight = load(tensors["weights"], where, lanes * form.group)
+                            total = let(form.multiply(total, operands[g][part], weight))
+                        found[part] = total
+            for column, tap in readers.items():
+                if tap == window[1] - 1:
+                    for row in range(rows):
+                        done = sums.pop((row, column))
+                        at = y_at + (row * y_steps[1] + column * y_steps[2])
+                        finish(tensors, done, numbers_at, at, bounds)
+
+    def body(lo: Any, hi: Any, zero_point: Any, **tensors: Any) -> None:
+        with loop(images * row_tiles * blocks, parallel=parallel) as task:
+            block = let(task % blocks)
+            channel = let(T.min(block * channels, last_block))
+            row = let(T.min(task // blocks % row_tiles * rows, height - rows))
+            image = let(task // (blocks * row_tiles))
+            bounds = (T.Cast("int16", zero_point), T.Cast("uint8", lo), T.Cast("uint8", hi))
+            with loop(column_tiles) as i:
+                column = let(T.min(i * (columns * copies), width - columns * copies))
+                x_steps_out = (x_steps[0], x_steps[1] * stride[0], x_steps[2] * stride[1])
+                place = (image, row, column)
+                x_at = let(channel + sum(p * s for p, s in zip(place, x_steps_out, strict=True)))
+                y_at = let(channel + sum(p * s for p, s in zip(place, y_steps, strict=True)))
+                compute_tile(tensors, block, x_at, y_at, bounds)
+
+    pointers = [("x", storage), ("weights", form.weight), ("bias", "int32")]
+    pointers += [("multiplier", "float32"), ("y", storage)]
+    return kernel(pointers, [("lo", "int32"), ("hi", "int32"), ("zero_point", "int32")], body)
+
+
+def _is_read(seen: Window, row: int) -> bool:
+    """Whether any output row of a tile reads an input row: with strides and dilation some don't."""
+    return any(seen.tap(0, out, row) is not None for out in range(seen.tile[0]))

@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx.script import builder as T
+from tvm.tirx.script import builder
 
 from .instructions import ANY
+
+# TVM's own annotations ask for expressions where its functions take plain numbers as well.
+T: Any = builder
 
 
 def kernel(
@@ -40,7 +43,7 @@ def kernel(
 
 
 def loop(count: Any, *, parallel: bool = False) -> Any:
-    """Return a frame to enter, `with loop(n) as i`: what is emitted inside runs for 0 <= i < n."""
+    """Return a frame: what is emitted inside it runs `count` times, the number going up from 0."""
     return T.parallel(0, count) if parallel else T.serial(0, count)
 
 

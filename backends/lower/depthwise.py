@@ -1,15 +1,25 @@
-"""Strategy: depthwise convolution, sixteen channels at a time."""
+"""Strategy: depthwise convolution, all geometry fixed at compile time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
+from math import ceil
+
+import numpy as np
 
 from ..kernels import Kernel
-from ..plan import Plan
+from ..kernels.depthwise import Window
+from ..kernels.interleave import Interleaving
+from ..plan import Plan, Pointer
 from .layer import Knobs, Layer, Strategy
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 200_000
+# How many of the best settings are worth measuring.
+OFFERED = 12
+# Output pixels of a tile are written out one by one; more make code without end.
+LARGEST_TILE = 8
 
 
 class Depthwise(Strategy):
@@ -25,36 +35,49 @@ class Depthwise(Strategy):
             and layer.residual is None
             and not layer.real
             and layer.x.layout.pixel_steps[2] % 8 == 0
+            and bool(layer.macs)
         )
 
     def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
-        """No choice: the rules decide."""
-        del layer, plan
-        return [{}]
+        """Tiles, the one of fewest reckoned cycles first."""
+        return sorted(_settings(layer, plan), key=lambda k: _cycles(layer, plan, k))[:OFFERED]
 
     def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
         """Append the one kernel call."""
-        del knobs
-        images, height, width, channels = layer.y.layout.pixels
-        n_pixels = images * height * width
-        padded = -(-channels // 8) * 8
-        block = 16 if padded >= 16 else 8
-        starts = [min(start, padded - block) for start in range(0, padded, block)]
-        pixels = 4 if n_pixels >= 4 else 1
-        parallel = plan.parallel(layer.macs, PARALLEL_MACS)
-        tiles = -(-n_pixels // pixels)
-        chunks = -(-3 * plan.threads // len(starts)) if parallel else 1
-        chunk_tiles = max(1, -(-tiles // chunks))
-        _, row, pixel = layer.x.layout.pixel_steps
-        taps = [
-            i * layer.dilation[0] * row + j * layer.dilation[1] * pixel
-            for i in range(layer.kernel[0])
-            for j in range(layer.kernel[1])
+        form, seen = _form(layer, plan, knobs), _window(layer, plan, knobs)
+        copies = int(knobs["copies"])
+        channels = form.channels // copies
+        starts = _block_starts(layer, channels)
+        x_map, y_map = layer.pixel_maps()
+        kernel = Kernel.of(
+            "depthwise",
+            instruction=form.instruction,
+            lanes=form.lanes,
+            storage=form.storage,
+            copies=copies,
+            tile=seen.tile,
+            window=layer.kernel,
+            stride=layer.stride,
+            dilation=layer.dilation,
+            counts=layer.y.layout.pixels[:3],
+            x_steps=layer.x.layout.pixel_steps,
+            y_steps=layer.y.layout.pixel_steps,
+            blocks=len(starts),
+            last_block=starts[-1],
+            unbounded=not _is_bounded(layer, plan),
+            parallel=plan.parallel(layer.macs, PARALLEL_MACS),
+        )
+        common = {"channels": channels, "copies": copies, "parts": form.parts, "starts": starts}
+        rows = [
+            [
+                [-1 if tap is None else tap for tap in seen.taps(row, group)]
+                for group in range(seen.groups)
+            ]
+            for row in range(seen.tile[0])
         ]
-        # The weight of the tap that makes the number even is zero.
-        taps += taps[-1:] * (len(taps) % 2)
-        common = {"block": block, "starts": starts}
-        weights = plan.parameter("depthwise-weights", **layer.weight_recipe, **common)
+        weights = plan.parameter(
+            "depthwise-weights", **layer.weight_recipe, rows=rows, dtype=form.weight, **common
+        )
         bias = plan.parameter(
             "depthwise-bias",
             **layer.weight_recipe,
@@ -63,31 +86,82 @@ class Depthwise(Strategy):
             **common,
         )
         multiplier = plan.parameter("depthwise-multiplier", multiplier=layer.multiplier, **common)
-        table = plan.parameter("affine", counts=[images, height, width], maps=layer.pixel_maps())
-        storage = plan.target.storage_dtype
         plan.call(
-            Kernel.of(
-                "depthwise", storage=storage, channels=block, pixels=pixels, parallel=parallel
-            ),
+            kernel,
             [
-                layer.x,
+                Pointer(layer.x, x_map[0]),
                 weights,
                 bias,
                 multiplier,
-                layer.y,
-                table,
-                plan.parameter("entries", values=taps),
-                plan.parameter("entries", values=starts),
+                Pointer(layer.y, y_map[0]),
             ],
-            [
-                n_pixels,
-                -(-tiles // chunk_tiles),
-                chunk_tiles,
-                len(starts),
-                len(taps) // 2,
-                layer.lo,
-                layer.hi,
-                layer.zero_point,
-            ],
+            [layer.lo + layer.zero_point, layer.hi + layer.zero_point, layer.zero_point],
             layer.label,
         )
+
+
+def _form(layer: Layer, plan: Plan, knobs: Knobs) -> Interleaving:
+    del layer
+    return Interleaving(str(knobs["instruction"]), plan.target.lanes, plan.target.storage_dtype)
+
+
+def _window(layer: Layer, plan: Plan, knobs: Knobs) -> Window:
+    tile = (int(knobs["rows"]), int(knobs["columns"]))
+    group = _form(layer, plan, knobs).group
+    return Window(layer.kernel, layer.stride, layer.dilation, tile, group)
+
+
+def _block_starts(layer: Layer, channels: int) -> list[int]:
+    """Return the first channel of each block; the last one starts early instead of being short."""
+    stored = -(-layer.out_channels // 8) * 8
+    return [min(start, stored - channels) for start in range(0, stored, channels)]
+
+
+def _settings(layer: Layer, plan: Plan) -> Iterator[Knobs]:
+    """Yield every setting that can be computed."""
+    _, height, width, _ = layer.y.layout.pixels
+    stored = -(-layer.out_channels // 8) * 8
+    instructions = ["vpdpbusd", "vpdpwssd"]
+    if plan.target.instruction != "vpdpbusd":
+        instructions = ["vpmaddwd"]
+    for instruction, copies in product(instructions, (1, 2, 4, 8)):
+        channels = Interleaving(instruction, plan.target.lanes).channels // copies
+        if channels > stored or channels < 8:
+            continue
+        for rows, columns in product((1, 2), range(1, LARGEST_TILE + 1)):
+            if rows <= height and columns * copies <= width:
+                yield {
+                    "instruction": instruction,
+                    "copies": copies,
+                    "rows": rows,
+                    "columns": columns,
+                }
+
+
+def _cycles(layer: Layer, plan: Plan, knobs: Knobs) -> tuple[float, int]:
+    """Reckon the vector instructions of a layer, those that spilled registers cost included."""
+    form, seen = _form(layer, plan, knobs), _window(layer, plan, knobs)
+    rows, columns = seen.tile
+    copies = int(knobs["copies"])
+    _, height, width, _ = layer.y.layout.pixels
+    blocks = len(_block_starts(layer, form.channels // copies))
+    tiles = ceil(height / rows) * ceil(width / (columns * copies)) * blocks
+    widening = form.storage == "uint8" and form.group == 2
+    load = seen.reach(0) * (copies + widening) + seen.groups * 2 * (form.group - 1) * form.group / 2
+    live = ceil(seen.kernel[1] * seen.dilation[1] / seen.stride[1])
+    live = min(live, columns) * rows * form.parts
+    steps = sum(
+        seen.taps(r, g) != [None] * form.group for r in range(rows) for g in range(seen.groups)
+    )
+    multiply = seen.kernel[1] * columns * steps * form.parts
+    if form.instruction == "vpmaddwd":
+        multiply *= 2
+    finish = rows * columns * (4.5 * form.parts + 2 + copies)
+    spilled = max(0, live + form.parts + 2 - plan.target.registers)
+    total = seen.reach(1) * (load + 2 * spilled) + multiply + finish + 16
+    return tiles * total, rows * columns
+
+
+def _is_bounded(layer: Layer, plan: Plan) -> bool:
+    """Whether no sum times its multiplier can reach 2**31: sums are at most that in magnitude."""
+    return bool(np.all(np.abs(plan.tensors[layer.multiplier]) < 1))
