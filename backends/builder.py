@@ -77,7 +77,7 @@ def build(
     built = [
         _build_one(graph, Plan(each, threads, database=database), interface) for each in targets
     ]
-    tensors = _joined_tensors([plan for plan, _ in built])
+    tensors = joined_tensors([plan for plan, _ in built])
     manifest = {
         "inputs": interface.describe_inputs(),
         "outputs": interface.describe_outputs(),
@@ -108,7 +108,7 @@ def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[Plan, b
     return plan, compile_library(module, plan.target)
 
 
-def _joined_tensors(plans: list[Plan]) -> dict[str, NDArray[Any]]:
+def joined_tensors(plans: list[Plan]) -> dict[str, NDArray[Any]]:
     """Return what the plans' recipes refer to, each tensor once.
 
     Weights are the same for every target. A table that a target made for itself gets the target's
