@@ -41,9 +41,7 @@ def compile_library(module: Any, target: Target) -> bytes:
             cure="install g++ (Debian: apt install g++), or name one in the variable CXX; "
             "running a finished artifact needs none",
         )
-    # The callers check shapes and dtypes; TVM's own checks would be most of the entry's code.
-    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-        executable = tvm.compile(module, target=tvm.target.Target(target.tvm_target))
+    executable = _compile(module, target)
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         path = Path(folder) / "kernels.so"
         try:
@@ -57,3 +55,18 @@ def compile_library(module: Any, target: Target) -> bytes:
                 cure="check that the compiler works",
             ) from error
         return path.read_bytes()
+
+
+def assembly(module: Any, target: Target) -> str:
+    """Return the assembly text of a module."""
+    return _compile(module, target).mod.inspect_source("asm")
+
+
+def _compile(module: Any, target: Target) -> Any:
+    if target.stand_in:
+        from .stand_in import plain_module
+
+        module = plain_module(module)
+    # The callers check shapes and dtypes; TVM's own checks would be most of the entry's code.
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        return tvm.compile(module, target=tvm.target.Target(target.tvm_target))

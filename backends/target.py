@@ -24,6 +24,7 @@ class Target:
         storage_dtype: How an activation lies in memory between kernels; "int16" holds the same
             values 0..255, expanded for instructions that multiply 16-bit operands.
         layout: Memory order of an activation with height and width.
+        stand_in: Spell the processor's own instructions in plain arithmetic (see `stand_in`).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Target:
     activation_dtype: str = "uint8"
     storage_dtype: str = "uint8"
     layout: str = "nhwc"
+    stand_in: bool = False
 
     @property
     def registers(self) -> int:
@@ -68,8 +70,8 @@ class Target:
         target: dict[str, Any] = {
             "kind": "llvm",
             "mtriple": "x86_64-unknown-linux-gnu",
-            "mcpu": self.cpu,
+            "mcpu": "x86-64-v3" if self.stand_in else self.cpu,
         }
-        if self.features:
+        if self.features and not self.stand_in:
             target["mattr"] = list(self.features)
         return target

@@ -1,0 +1,151 @@
+"""Reading loops off assembly, and what the targets' own inner loops are made of."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from planish.backends import find_target
+from planish.backends.assembly import Instruction, Loop, busiest_loop, inner_loops
+from planish.backends.kernels.instructions import INSTRUCTIONS
+from planish.backends.machine_code import machine_code
+from planish.backends.stand_in import stand_in
+from planish.backends.targets import BEST_FIRST
+from planish.ir import Graph
+
+NESTED = """
+	.text
+	.p2align	4
+outer_and_inner:                        # @outer_and_inner
+	.cfi_startproc
+	pushq	%rbp
+.Ltmp1:
+.LBB0_1:                                # =>This Loop Header: Depth=1
+	vmovdqa	-32(%rsp), %ymm9
+	xorl	%eax, %eax
+.LBB0_2:
+	vpbroadcastd	-4(%rbp,%rax), %ymm3
+	vmovdqu	(%rdx,%rax,8), %ymm0        # the weights
+	{vex}	vpdpbusd	%ymm0, %ymm3, %ymm1
+	{vex}	vpdpbusd	%ymm0, %ymm3, %ymm2
+	addq	$32, %rax
+	jne	.LBB0_2
+	decq	%rcx
+	jne	.LBB0_1
+	je	.LBB0_9
+	vzeroupper
+.LBB0_9:
+	retq
+second:
+.LBB1_1:
+	vmovdqa64	%zmm16, 64(%rsp)
+	vpdpbusd	(%rsi){1to16}, %zmm1, %zmm2
+	vpaddd	128(%rsp), %zmm2, %zmm2
+	movq	8(%rsp), %rax
+	jmp	.LBB1_1
+"""
+
+FRAMED = """
+f:
+	pushq	%rbp
+	movq	%rsp, %rbp
+.LBB0_1:
+	vmovdqu	-96(%rbp), %ymm0
+	vmovdqu	-96(%rbx), %ymm0
+	jb	.LBB0_1
+	retq
+"""
+
+
+def test_innermost_loops() -> None:
+    inner, second = inner_loops(NESTED)
+    assert (inner.function, inner.label) == ("outer_and_inner", ".LBB0_2")
+    assert [each.mnemonic for each in inner.instructions] == [
+        *("vpbroadcastd", "vmovdqu", "vpdpbusd", "vpdpbusd", "addq", "jne")
+    ]
+    assert inner.instructions[1] == Instruction("vmovdqu", ("(%rdx,%rax,8)", "%ymm0"))
+    assert inner.instructions[2] == Instruction("vpdpbusd", ("%ymm0", "%ymm3", "%ymm1"), "vex")
+    assert str(inner.instructions[2]) == "{vex} vpdpbusd %ymm0, %ymm3, %ymm1"
+    assert (second.function, second.label, len(second.instructions)) == ("second", ".LBB1_1", 5)
+    assert str(second).startswith("second .LBB1_1:\n  vmovdqa64 %zmm16, 64(%rsp)\n")
+
+
+def test_counts() -> None:
+    inner, second = inner_loops(NESTED)
+    assert inner.count("vpdpbusd") == inner.count("vpdpbusd", "ymm") == 2
+    assert (inner.count("vpdpbusd", prefix="vex"), inner.count("vpdpbusd", prefix="")) == (2, 0)
+    assert inner.count("vpdpbusd", "zmm") == 0
+    assert (second.count("vpdpbusd", "zmm", ""), second.count("vpdpbusd", "ymm")) == (1, 0)
+    assert inner.mnemonics["addq"] == 1
+
+
+def test_spills() -> None:
+    inner, second = inner_loops(NESTED)
+    # %rbp is no frame pointer there, and the outer loop's spill is not the inner one's.
+    assert inner.spills == []
+    # A scalar on the stack is none, a vector operand there is.
+    assert [each.mnemonic for each in second.spills] == ["vmovdqa64", "vpaddd"]
+    (framed,) = inner_loops(FRAMED)
+    assert [each.operands for each in framed.spills] == [("-96(%rbp)", "%ymm0")]
+
+
+def test_the_busiest_loop() -> None:
+    assert busiest_loop(NESTED, "vpdpbusd").function == "outer_and_inner"
+    assert busiest_loop(NESTED, "vpaddd", "movq").function == "second"
+    with pytest.raises(ValueError, match="no innermost loop has vpmaddwd or vpdpwssd"):
+        busiest_loop(NESTED, "vpmaddwd", "vpdpwssd")
+    with pytest.raises(ValueError, match="no innermost loop has vpdpbusd"):
+        busiest_loop("", "vpdpbusd")
+
+
+def test_no_loop() -> None:
+    assert inner_loops("f:\n\tje\t.LBB0_1\n.LBB0_1:\n\tretq\n") == []
+    assert Loop("f", ".L1", ()).spills == []
+
+
+def convolution(builder: Any, channels: int = 64, kernel: int = 3) -> Graph:
+    b = builder(1)
+    x = b.input(torch.uint8, (1, 64, 28, 28))
+    edge = kernel // 2
+    shape = (channels, 64, kernel, kernel)
+    return b.finish(b.conv(x, shape, padding=(edge,) * 4, x_zero=3))
+
+
+# Target, vector registers, and the prefix that tells VEX from EVEX where both exist.
+LOOPS = [
+    ("x86-64-v3", "ymm", ""),
+    ("x86-avxvnni", "ymm", "vex"),
+    ("x86-64-v4", "zmm", ""),
+    ("x86-avx512vnni", "zmm", ""),
+]
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize(("name", "registers", "prefix"), LOOPS)
+def test_inner_loops_multiply_and_do_not_spill(
+    builder: Any, name: str, registers: str, prefix: str, kernel: int
+) -> None:
+    text = machine_code(convolution(builder, kernel=kernel), name)
+    dots = [word for word in DOTS if word in text]
+    loop = busiest_loop(text, *dots)
+    assert sum(loop.count(word, registers, prefix) for word in dots) >= 8, str(loop)
+    assert loop.spills == [], str(loop)
+    if find_target(name).instruction == "vpdpbusd":
+        # One broadcast serves all vectors of a pixel: what is no multiplication is less than half.
+        assert loop.count("vpdpbusd") > len(loop.instructions) / 2, str(loop)
+
+
+DOTS = ("vpdpbusd", "vpmaddwd", "vpmaddubsw")
+
+
+def test_every_named_target_is_looked_at() -> None:
+    assert {name for name, _, _ in LOOPS} == set(BEST_FIRST)
+    assert {find_target(name).instruction for name in BEST_FIRST} <= set(INSTRUCTIONS)
+
+
+@pytest.mark.parametrize("name", BEST_FIRST)
+def test_a_stand_in_has_the_loops_without_the_instruction(builder: Any, name: str) -> None:
+    target = stand_in(find_target(name))
+    assert target.tuned_as == find_target(name).tuned_as
+    text = machine_code(convolution(builder, 16), target)
+    assert not any(word in text for word in ("vpdpbusd\t", "zmm", "vpmaddubsw", "{vex}"))
