@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ NAME = "ONNX Runtime"
 
 @dataclass(frozen=True)
 class Session:
-    """A model in ONNX Runtime, on one thread.
+    """A model with one input in ONNX Runtime.
 
     Attributes:
         session: The runtime's own object.
@@ -53,25 +54,97 @@ class Session:
         return np.concatenate([self(images[start : start + batch]) for start in starts])
 
 
-def open_session(path: str | os.PathLike[str]) -> Session:
-    """Load an ONNX file with one input for one thread.
+class Prepared:
+    """A model in ONNX Runtime with its inputs in place: what is left of a call is the network.
+
+    Attributes:
+        version: Of ONNX Runtime.
+        settings: How it was told to run.
+    """
+
+    name = NAME
+
+    def __init__(
+        self, path: str | os.PathLike[str], inputs: Sequence[NDArray[Any]], threads: int
+    ) -> None:
+        """Load an ONNX file.
+
+        Args:
+            path: The file.
+            inputs: One array an input, in the file's order; open sizes are fixed to theirs.
+            threads: Threads that a call may use.
+
+        Raises:
+            ModelError: ONNX Runtime isn't installed, or can't load or run the file.
+        """
+        self.version: str = _runtime().__version__
+        self.settings: dict[str, Any] = {"intra_op_num_threads": threads}
+        self._session = _session(path, threads, _open_sizes(path, inputs))
+        self._binding = self._session.io_binding()
+        self._arrays = [np.ascontiguousarray(array) for array in inputs]
+        for info, array in zip(self._session.get_inputs(), self._arrays, strict=True):
+            self._binding.bind_cpu_input(info.name, array)
+        for info in self._session.get_outputs():
+            self._binding.bind_output(info.name)
+        with _told(path, "run"):
+            self()
+
+    def __call__(self) -> None:
+        """Run the network on the inputs."""
+        self._session.run_with_iobinding(self._binding)
+
+    def outputs(self) -> list[NDArray[Any]]:
+        """Return what the last call made."""
+        return [np.asarray(value) for value in self._binding.copy_outputs_to_cpu()]
+
+
+def open_session(path: str | os.PathLike[str], threads: int = 1) -> Session:
+    """Load an ONNX file with one input.
 
     Raises:
         ModelError: ONNX Runtime isn't installed or can't load the file.
     """
+    session = _session(path, threads, {})
+    return Session(session, session.get_inputs()[0].name, Path(path).stat().st_size)
+
+
+def _session(path: str | os.PathLike[str], threads: int, sizes: Mapping[str, int]) -> Any:
     runtime = _runtime()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    try:
-        session = runtime.InferenceSession(
+    for name, size in sizes.items():
+        options.add_free_dimension_override_by_name(name, size)
+    with _told(path, "load"):
+        return runtime.InferenceSession(
             os.fspath(path), options, providers=["CPUExecutionProvider"]
         )
+
+
+@contextlib.contextmanager
+def _told(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Say ONNX Runtime's errors as planish's."""
+    try:
+        yield
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ModelError(f"{NAME} can't load it: {first}", where=str(path)) from error
-    return Session(session, session.get_inputs()[0].name, Path(path).stat().st_size)
+        raise ModelError(f"{NAME} can't {what} it: {first}", where=str(path)) from error
+
+
+def _open_sizes(path: str | os.PathLike[str], inputs: Sequence[NDArray[Any]]) -> dict[str, int]:
+    """Return what the file's named open sizes are for these inputs."""
+    import onnx
+
+    graph = onnx.load(os.fspath(path), load_external_data=False).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    infos = [info for info in graph.input if info.name not in stored]
+    return {
+        dim.dim_param: size
+        for info, array in zip(infos, inputs, strict=False)
+        for dim, size in zip(info.type.tensor_type.shape.dim, array.shape, strict=False)
+        if dim.dim_param
+    }
 
 
 def quantize_onnx(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import planish
 
-PACKAGES = ("torch", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime")
+PACKAGES = ("torch", "apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "openvino")
 
 
 def versions() -> dict[str, str]:

@@ -1,147 +1,179 @@
-"""`planish bench`: how long one call takes, alone or beside another runtime."""
+"""`planish bench`: how long a call takes, alone, beside other runtimes, or layer by layer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planish.ir.errors import OptionError, unknown
+from planish.ir.errors import OptionError
 
-from .console import print_json, say, stdout
-from .models import MODEL_HELP, SHAPE_HELP
+from .console import print_json, say, stderr, stdout
+from .models import MODEL_HELP, SHAPE_HELP, is_artifact, load_model
+from .tables import NOTHING
 
 if TYPE_CHECKING:
-    from planish.backends.artifact import Artifact
+    from rich.table import Table
 
-    from ..peers import Runtime
+    from ..side_by_side import Result, Settings, Subject
 
-_AGAINST = ("onnxruntime",)
+_MODELS_HELP = f"An artifact; or a model, which is compiled first: {MODEL_HELP}"
 
 
 def bench(
-    artifact: Annotated[Path, typer.Argument(help="What `planish compile` wrote.")],
-    against: Annotated[str | None, typer.Option(help="Another runtime: onnxruntime.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help=f"Float model for the other runtime. {MODEL_HELP}")
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=_MODELS_HELP)],
+    against: Annotated[
+        str, typer.Option(help="Other runtimes for the same model: onnxruntime,openvino.")
+    ] = "",
+    profile: Annotated[bool, typer.Option("--profile", help="Time every layer instead.")] = False,
+    target: Annotated[
+        str | None, typer.Option(help="Hardware; `planish targets` lists it (native).")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="An .npz file to quantize the other runtime's model with.")
+    threads: Annotated[
+        str | None, typer.Option(help="Threads of a call, such as 1 or 1,2 (1).")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 300,
-    profile: Annotated[bool, typer.Option(help="Time every layer.")] = False,
-    target: Annotated[str, typer.Option(help="Hardware; `planish targets` lists it.")] = "native",
-    threads: Annotated[str, typer.Option(help="Threads a call, such as 1 or 1,2.")] = "1",
-    batch: Annotated[int, typer.Option(min=1, help="Samples a call.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Samples of a call.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 30,
+    isa: Annotated[
+        str | None,
+        typer.Option(help="avx2: nobody uses newer instructions; the target is x86-64-v3."),
+    ] = None,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure the latency of an artifact: minimum and median, in turns with other runtimes."""
+    """Measure how long a call of each model takes: minimum and median, all in turns.
+
+    With --against, other runtimes run the same model: a quantized one as the same QDQ ONNX file.
+    """
+    chosen = target or ("native" if isa is None else "x86-64-v3")
+    counts = _counts(threads)
+    shapes = input_shape or []
     if profile:
+        _check_profile(models, against)
         from .profile import show_profiles
 
-        counts = [int(n) for n in threads.split(",")]
-        shapes = input_shape or ()
-        show_profiles(str(artifact), target, counts, batch, runs, shapes, as_json=as_json)
+        show_profiles(models[0], chosen, counts or [1], batch, runs, shapes, as_json=as_json)
         return
-    _check_options(against, model)
+    from ..side_by_side import Settings
+
+    names = tuple(name.strip() for name in against.split(",") if name.strip())
+    settings = Settings(names, chosen, batch=batch, runs=runs, isa=isa)
+    results = _measure([_subject(m, shapes, target) for m in models], counts, settings)
+    if as_json:
+        print_json(_json(results, settings))
+    else:
+        _print(results)
+
+
+def _counts(text: str | None) -> list[int]:
+    """Return the numbers of threads; none where the user gave none."""
+    if text is None:
+        return []
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise OptionError(f"can't read the threads {text!r}", cure="write 1 or 1,2")
+    return counts
+
+
+def _check_profile(models: Sequence[str], against: str) -> None:
+    if against:
+        raise OptionError("--profile times planish alone", cure="leave out --against")
+    if len(models) > 1:
+        raise OptionError("--profile takes one model", cure="profile one after the other")
+    if is_artifact(Path(models[0])):
+        raise OptionError(
+            "an artifact can't be profiled: it runs as a whole",
+            where=models[0],
+            cure="give the graph or the ONNX file that it was compiled from",
+        )
+
+
+def _subject(model: str, shapes: Sequence[str], target: str | None) -> Subject:
+    from ..side_by_side import Subject
+
+    path = Path(model)
+    if path.suffix == ".planish" or is_artifact(path):
+        from planish.backends import load
+
+        return Subject(model, artifact=load(path, target))
+    onnx = path if path.suffix == ".onnx" else None
+    return Subject(model, load_model(model, shapes), onnx=onnx)
+
+
+def _measure(
+    subjects: Sequence[Subject], counts: Sequence[int], settings: Settings
+) -> list[Result]:
     import tempfile
 
-    from planish.backends import load
+    from ..side_by_side import measure
 
-    from ..latency import interleaved
-    from ..peers import Runtime
-
-    loaded = load(artifact)
-    inputs = _example_inputs(loaded)
-    own = Runtime("planish", str(artifact), lambda _: loaded(*inputs), nbytes=loaded.nbytes)
-    with tempfile.TemporaryDirectory() as folder:
-        others = _others(against, model, input_shape or [], data, loaded, Path(folder))
-        found = [own, *(other for other in others if other.reason is None)]
-        calls = {f"{r.name} {r.model}": _call(r, inputs[0]) for r in found}
-        timings = interleaved(calls, runs)
-    rows = [
-        {
-            "name": runtime.name,
-            "model": runtime.model,
-            "median_ms": timing.median,
-            "min_ms": timing.minimum,
-            "runs": timing.runs,
-            "bytes": runtime.nbytes,
-        }
-        for runtime, timing in zip(found, timings.values(), strict=True)
-    ]
-    missing = [{"name": r.name, "model": r.model, "reason": r.reason} for r in others if r.reason]
-    built_for = loaded.manifest["threads"]
-    if as_json:
-        print_json({"threads": built_for, "results": rows, "not_measured": missing})
-    else:
-        _print(rows, missing, built_for)
+    own = [s.artifact.manifest["threads"] for s in subjects if s.artifact is not None]
+    found: list[Result] = []
+    with tempfile.TemporaryDirectory() as folder, stderr().status("loading") as status:
+        for count in counts or own[:1] or [1]:
+            each = replace(settings, threads=count)
+            found += measure(subjects, each, Path(folder), status.update)
+    return found
 
 
-def _check_options(against: str | None, model: str | None) -> None:
-    if against is not None and against not in _AGAINST:
-        raise unknown("runtime", against, _AGAINST)
-    if (against is None) != (model is None):
-        raise OptionError(
-            "--against and --model belong together",
-            cure="give both: --against onnxruntime --model graph",
-        )
+def _json(results: Sequence[Result], settings: Settings) -> dict[str, Any]:
+    from ..versions import processor, versions
+
+    measured = [r for r in results if r.timing is not None]
+    return {
+        "processor": processor(),
+        "versions": versions(),
+        "target": settings.target,
+        "isa": settings.isa,
+        "batch": settings.batch,
+        "results": [r.to_json() for r in measured],
+        "not_measured": [r.to_json() for r in results if r.timing is None],
+    }
 
 
-def _example_inputs(artifact: Artifact) -> list[Any]:
-    """Return inputs that fit the artifact: noise, since zeros may be quicker than real values."""
-    import numpy as np
+def _print(results: Sequence[Result]) -> None:
+    from ..side_by_side import ratios
 
-    random = np.random.default_rng(0)
-    return [random.random(info.shape).astype(info.dtype) for info in artifact.inputs]
-
-
-def _others(
-    against: str | None,
-    model: str | None,
-    shapes: list[str],
-    data: Path | None,
-    artifact: Artifact,
-    folder: Path,
-) -> list[Runtime]:
-    if against is None or model is None:
-        return []
-    from ..data_sources import NpzBatches
-    from ..peers import onnx_runtimes
-    from .models import load_model
-
-    if artifact.manifest["threads"] != 1:
-        say("note: the artifact uses several threads, the other runtime one")
-    graph = load_model(model, shapes)
-    calibration = None if data is None else NpzBatches(data)
-    return onnx_runtimes(graph, model, folder, calibration)
+    rows = list(zip(results, ratios(results), strict=True))
+    for threads in dict.fromkeys(result.threads for result in results):
+        stdout().print(_table(threads, [row for row in rows if row[0].threads == threads]))
+    runs = next((r.timing.runs for r in results if r.timing is not None), 0)
+    stdout().print(
+        f"{runs} calls each, in turns. ratio: minimum over that of the first line. apart: the "
+        "furthest output from planish's, in steps of its quantization",
+        soft_wrap=True,
+    )
+    for result in results:
+        if result.timing is None:
+            say(f"not measured: {result.runtime} on {result.model}: {result.reason}")
 
 
-def _call(runtime: Runtime, images: Any) -> Any:
-    return lambda: runtime.run(images)
-
-
-def _print(rows: list[dict[str, Any]], missing: list[dict[str, Any]], threads: int) -> None:
+def _table(threads: int, rows: Sequence[tuple[Result, float | None]]) -> Table:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("runtime")
-    table.add_column("model")
-    for name in ("median", "minimum", "against planish"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        ratio = row["median_ms"] / rows[0]["median_ms"]
+    title = f"{threads} thread" + ("s" if threads > 1 else "")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table.add_column("model", overflow="ellipsis", no_wrap=True)
+    table.add_column("runtime", no_wrap=True, min_width=12)
+    for name, width in (("minimum", 10), ("median", 10), ("ratio", 5), ("apart", 5)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    for result, ratio in rows:
+        if result.timing is None or ratio is None:
+            continue
         table.add_row(
-            row["name"],
-            row["model"],
-            f"{row['median_ms']:.4f} ms",
-            f"{row['min_ms']:.4f} ms",
-            "" if row is rows[0] else f"{ratio:.2f} x",
+            escape(Path(result.model).name),
+            result.runtime,
+            f"{result.timing.minimum:.3f} ms",
+            f"{result.timing.median:.3f} ms",
+            f"{ratio:.2f}",
+            NOTHING if result.apart is None else f"{result.apart:.1f}",
         )
-    stdout().print(table)
-    stdout().print(f"{rows[0]['runs']} runs each, in turns; artifact for {threads} thread(s)")
-    for item in missing:
-        say(f"not measured: {item['name']} {item['model']}: {item['reason']}")
+    return table
