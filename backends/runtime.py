@@ -79,6 +79,17 @@ def _set_pool(configure: Callable[..., Any], threads: int) -> None:
     _pool.threads = wanted
 
 
+def use_threads(threads: int) -> None:
+    """Give the calling thread's pool this many threads, for kernels that no `Library` calls.
+
+    Raises:
+        TargetError: TVM isn't installed.
+    """
+    configure = load_thread_pool()
+    _make_room(threads)
+    _set_pool(configure, threads)
+
+
 def _cores(count: int) -> list[str]:
     return [str(core) for core in range(count)]
 

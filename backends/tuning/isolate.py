@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,32 +15,7 @@ from ..lower.layer import Layer, find_strategy
 from ..memory import ALIGNMENT, lifetimes, place_values
 from ..packing import aligned_bytes, pack_all
 from ..plan import Plan, Value
-
-
-@dataclass(frozen=True)
-class Region:
-    """Where a tensor's values lie in the workspace.
-
-    Attributes:
-        offset: Byte offset of the tensor's memory.
-        base: Element offset of the first value.
-        shape: Sizes (images, height, width, channels).
-        steps: Elements from one entry of an axis to the next.
-        dtype: NumPy's name of the element type.
-    """
-
-    offset: int
-    base: int
-    shape: tuple[int, ...]
-    steps: tuple[int, ...]
-    dtype: str
-
-    def view(self, memory: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return the values as an array that shows the workspace's memory."""
-        dtype = np.dtype(self.dtype)
-        start = self.offset + self.base * dtype.itemsize
-        strides = [step * dtype.itemsize for step in self.steps]
-        return np.ndarray(self.shape, dtype, memory, start, strides)
+from .measuring import Region
 
 
 @dataclass(frozen=True)

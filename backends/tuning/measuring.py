@@ -1,0 +1,225 @@
+"""Times a kernel beside the rules' own choice, in turns; checks that both give the same numbers.
+
+This runs in a process of its own, so that a kernel that crashes or hangs ends no tuning, and so
+that nothing else of the tuner's disturbs the clock. Both kernels are timed in rounds, one after the
+other: whatever slows the machine down for a while slows both.
+
+In a network every layer's weights come from beyond the second-level cache, because other layers ran
+in between, while its activations were just written. So each call on this machine reads another copy
+of the parameters and the same workspace.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..emit import ENTRY
+from ..packing import aligned_bytes
+from ..runtime import load_ffi, use_threads
+
+if TYPE_CHECKING:
+    from .isolate import Isolated
+
+# Bytes that copies of the parameters take together: more than second-level caches hold.
+WORKING_SET = 8 << 20
+# A round is as many calls as take about this long.
+ROUND_SECONDS = 0.4e-3
+LEAST_ROUNDS, MOST_ROUNDS = 7, 60
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a tensor's values lie in the workspace.
+
+    Attributes:
+        offset: Byte offset of the tensor's memory.
+        base: Element offset of the first value.
+        shape: Sizes (images, height, width, channels).
+        steps: Elements from one entry of an axis to the next.
+        dtype: NumPy's name of the element type.
+    """
+
+    offset: int
+    base: int
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+    dtype: str
+
+    def view(self, memory: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the values as an array that shows the workspace's memory."""
+        dtype = np.dtype(self.dtype)
+        start = self.offset + self.base * dtype.itemsize
+        strides = [step * dtype.itemsize for step in self.steps]
+        return np.ndarray(self.shape, dtype, memory, start, strides)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a measurement says.
+
+    Attributes:
+        us: Microseconds of one call, the fastest round.
+        base_us: The same of the rules' own choice.
+        rounds: How many rounds of each.
+        difference: How many values differ between both outputs.
+        values: How many there are.
+        server: Where it ran: "local", or a server's address.
+    """
+
+    us: float
+    base_us: float
+    rounds: int
+    difference: int
+    values: int
+    server: str = "local"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        threads: Threads that the kernels use.
+        seconds: How long to measure both together.
+        tracker: (host, port) of an RPC tracker, or None for this machine.
+        key: Which of the tracker's devices.
+    """
+
+    threads: int
+    seconds: float
+    tracker: tuple[str, int] | None = None
+    key: str = ""
+
+
+def store(folder: Path, built: Isolated) -> Path:
+    """Write what a measurement needs to files; return the folder."""
+    folder.mkdir()
+    (folder / "kernel.so").write_bytes(built.library)
+    (folder / "parameters").write_bytes(built.parameters.tobytes())
+    sizes = {"copy_bytes": built.copy_bytes, "workspace_bytes": built.workspace_bytes}
+    (folder / "sizes.json").write_text(json.dumps(sizes))
+    return folder
+
+
+def store_inputs(folder: Path, filled: NDArray[np.uint8], output: Region) -> None:
+    """Write what all choices of a layer have in common, beside their folders."""
+    (folder / "inputs").write_bytes(filled.tobytes())
+    (folder / "output.json").write_text(json.dumps(asdict(output)))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What `store` and `store_inputs` wrote, read back."""
+
+    folder: Path
+    parameters: NDArray[np.uint8]
+    copy_bytes: int
+    workspace: NDArray[np.uint8]
+
+    @staticmethod
+    def read(folder: Path) -> Stored:
+        """Read a choice's folder."""
+        sizes = json.loads((folder / "sizes.json").read_text())
+        inputs = np.fromfile(folder.parent / "inputs", np.uint8)
+        workspace = aligned_bytes(sizes["workspace_bytes"])
+        workspace[: inputs.size] = inputs
+        parameters = np.fromfile(folder / "parameters", np.uint8)
+        return Stored(folder, parameters, sizes["copy_bytes"], workspace)
+
+    def output(self, workspace: NDArray[np.uint8]) -> NDArray[Any]:
+        """Return the layer's result in a workspace."""
+        place = json.loads((self.folder.parent / "output.json").read_text())
+        region = Region(**{**place, "shape": tuple(place["shape"]), "steps": tuple(place["steps"])})
+        return region.view(workspace).view(np.dtype(f"u{np.dtype(region.dtype).itemsize}"))
+
+
+# Seconds that this many calls take, each with the next copy of the parameters.
+Clock = Callable[[int], float]
+
+
+def in_turns(base: Clock, other: Clock, seconds: float) -> tuple[float, float, int]:
+    """Return seconds of one call of each, the fastest round, and the number of rounds."""
+    counts = [max(1, int(ROUND_SECONDS / max(clock(1), 1e-7))) for clock in (base, other)]
+    best = [float("inf"), float("inf")]
+    end = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() < end):
+        for number, (clock, count) in enumerate(zip((base, other), counts, strict=True)):
+            best[number] = min(best[number], clock(count) / count)
+        rounds += 1
+    return best[0], best[1], rounds
+
+
+def compared(base: NDArray[Any], other: NDArray[Any]) -> tuple[int, int]:
+    """Return how many values differ, and how many there are."""
+    return int(np.count_nonzero(base != other)), base.size
+
+
+def measure_here(folder: str, base_folder: str, settings: Settings) -> Timed:
+    """Measure a choice on this machine."""
+    if settings.threads > 1:
+        use_threads(settings.threads)
+    sides = [_Here(Path(place)) for place in (base_folder, folder)]
+    outputs = [side.first_output() for side in sides]
+    difference, values = compared(*outputs)
+    base, other, rounds = in_turns(sides[0].seconds, sides[1].seconds, settings.seconds)
+    return Timed(other * 1e6, base * 1e6, rounds, difference, values)
+
+
+class _Here:
+    """A kernel loaded into this process, with copies of its parameters."""
+
+    def __init__(self, folder: Path) -> None:
+        ffi = load_ffi()
+        self._stored = Stored.read(folder)
+        step = self._stored.copy_bytes
+        self._copies = max(2, min(WORKING_SET // step, 256))
+        memory = aligned_bytes(self._copies * step)
+        for first in range(0, memory.size, step):
+            memory[first : first + self._stored.parameters.size] = self._stored.parameters
+        self._range = np.zeros(2, np.int32)
+        arrays = (self._range, memory, self._stored.workspace)
+        self._arrays = arrays  # the views below don't keep them
+        self._arguments = [ffi.from_dlpack(array) for array in arrays]
+        self._module = ffi.load_module(str(folder / "kernel.so"))
+        self._entry = self._module[ENTRY]
+        self._next = 0
+
+    def first_output(self) -> NDArray[Any]:
+        self._range[:] = 0, 1
+        status = self._entry(*self._arguments)
+        if status:
+            raise RuntimeError(f"the kernel failed with status {status}")
+        return self._stored.output(self._stored.workspace).copy()
+
+    def seconds(self, count: int) -> float:
+        """Time calls; copies are walked in a ring."""
+        total = 0
+        while count:
+            part = min(count, self._copies - self._next)
+            self._range[:] = self._next, self._next + part
+            start = time.perf_counter_ns()
+            self._entry(*self._arguments)
+            total += time.perf_counter_ns() - start
+            self._next = (self._next + part) % self._copies
+            count -= part
+        return total / 1e9
+
+
+def measure_remote(folder: str, base_folder: str, settings: Settings) -> Timed:
+    """Measure a choice on a server that the tracker gives; one copy of the parameters each."""
+    from .remote import Session
+
+    with Session(settings) as session:
+        sides = [session.load(Stored.read(Path(place))) for place in (base_folder, folder)]
+        difference, values = compared(*(side.first_output() for side in sides))
+        base, other, rounds = in_turns(sides[0].seconds, sides[1].seconds, settings.seconds)
+        return Timed(other * 1e6, base * 1e6, rounds, difference, values, session.server)

@@ -1,0 +1,388 @@
+"""MetaSchedule's builder and runner for planish's kernels.
+
+The builder makes a library of each choice in this process. The runner measures in other processes:
+one for this machine, or as many as an RPC tracker has servers. Each measurement is in the database
+before the next one begins; what could not be measured because of a server is tried on another one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvm.ir.utils import derived_object
+from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuilder
+from tvm.s_tir.meta_schedule.runner import (
+    PyRunner,
+    PyRunnerFuture,
+    RunnerFuture,
+    RunnerInput,
+    RunnerResult,
+)
+from tvm.support.popen_pool import PopenPoolExecutor
+
+from planish.ir.errors import PlanishError, TargetError, first_line
+
+from .database import Database, Record
+from .measuring import Settings, Timed, measure_here, measure_remote, store, store_inputs
+from .space import noted
+from .tasks import Task
+
+# Seconds that a measurement may take before its process is killed.
+_PATIENCE = 60.0
+_ATTEMPTS = 3
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """Tuning ends before its work is done."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A choice on its way through builder and runner."""
+
+    task: Task
+    number: int
+    folder: Path
+    base_folder: Path
+    again: bool = False
+
+
+class Shop:
+    """What builder and runner share: the tasks, files, the database, and whether to stop.
+
+    Attributes:
+        trials: How many choices were measured or found impossible so far.
+        reason: Why tuning stops early, once it does.
+        failure: The error that ends it, if one does.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        database: Database,
+        settings: Settings,
+        folder: Path,
+        *,
+        limit: int,
+        deadline: float | None,
+        on_record: Callable[[Task, Record], None],
+    ) -> None:
+        self.tasks = {task.workload: task for task in tasks}
+        self.database = database
+        self.settings = settings
+        self.trials = 0
+        self.reason: str | None = None
+        self.failure: PlanishError | None = None
+        self._folder = folder
+        self._limit = limit
+        self._deadline = deadline
+        self._on_record = on_record
+        self._bases: dict[str, Path] = {}
+        self._built = 0
+        self._started = 0
+        self._lock = threading.Lock()
+
+    def stop(self, reason: str, failure: PlanishError | None = None) -> None:
+        """End tuning soon: what is being measured is finished."""
+        if self.reason is None:
+            self.reason, self.failure = reason, failure
+
+    def check(self) -> None:
+        """Raise Stopped if tuning shall end."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.stop("time")
+        if self.reason is not None:
+            raise Stopped(self.reason)
+
+    def start_trial(self) -> None:
+        """Count a trial that begins.
+
+        Raises:
+            Stopped: There are no trials left, or tuning shall end.
+        """
+        self.check()
+        if self._started >= self._limit:
+            self.stop("trials")
+            raise Stopped("trials")
+        self._started += 1
+
+    def build(self, task: Task, number: int, *, again: bool = False) -> Trial:
+        """Build a choice, and the rules' own the first time.
+
+        Raises:
+            PlanishError: The choice can't be built.
+            RuntimeError: TVM can't build it.
+        """
+        base = self._base(task)
+        if number == 0:
+            return Trial(task, 0, base, base, again)
+        self._built += 1
+        built = task.bench.build(task.choices[number])
+        folder = store(base.parent / f"choice{self._built}", built)
+        return Trial(task, number, folder, base, again)
+
+    def _base(self, task: Task) -> Path:
+        if task.workload not in self._bases:
+            folder = self._folder / f"layer{len(self._bases)}"
+            folder.mkdir()
+            store_inputs(folder, task.bench.filled(), task.bench.output)
+            self._bases[task.workload] = store(folder / "rules", task.bench.build(task.base))
+        return self._bases[task.workload]
+
+    def forget(self, trial: Trial) -> None:
+        """Delete a trial's files."""
+        if trial.folder != trial.base_folder:
+            shutil.rmtree(trial.folder, ignore_errors=True)
+
+    def record(
+        self, task: Task, number: int, timed: Timed | None, error: str | None, *, again: bool
+    ) -> None:
+        """Write down what became of a choice."""
+        choice, base, local = task.choices[number], task.base, self.settings.tracker is None
+        record = Record(
+            workload=task.workload,
+            strategy=choice.strategy,
+            knobs=choice.knobs,
+            base=(base.strategy, base.knobs),
+            us=round(timed.us, 4) if timed and not error else None,
+            base_us=round(timed.base_us, 4) if timed and not error else None,
+            rounds=timed.rounds if timed else 0,
+            device="local" if local else f"{self.settings.key} {timed.server if timed else ''}",
+            error=error,
+        )
+        with self._lock:
+            try:
+                self.database.add(record)
+            except OSError as problem:
+                failure = PlanishError(
+                    f"can't write a record: {problem.strerror}", where=str(self.database.path)
+                )
+                self.stop("the database can't be written", failure)
+                return
+            self.trials += not again
+            self._on_record(task, record)
+
+
+@derived_object
+class KernelBuilder(PyBuilder):
+    """Builds what the notes of scheduled modules name."""
+
+    def __init__(self, shop: Shop, trials: dict[str, Trial]) -> None:
+        super().__init__()
+        self._shop = shop
+        self._trials = trials
+
+    def build(self, build_inputs: list[BuilderInput]) -> list[BuilderResult]:
+        """Return the folder of each choice; what was measured before is not built.
+
+        Raises:
+            Stopped: Tuning shall end.
+        """
+        self._shop.check()
+        return [self._build(*noted(item.mod)) for item in build_inputs]
+
+    def _build(self, workload: str, number: int) -> BuilderResult:
+        shop = self._shop
+        task = shop.tasks[workload]
+        if task.keys[number] in shop.database.known(workload, task.base):
+            return BuilderResult(f"known {number} {workload}", None)
+        try:
+            shop.start_trial()
+        except Stopped:
+            # The batch's other kernels are measured before the scheduler learns of it.
+            return BuilderResult(None, "stopped")
+        try:
+            trial = shop.build(task, number)
+        except (PlanishError, RuntimeError, ValueError, TypeError) as error:
+            if number == 0:
+                shop.stop("the rules' own choice can't be built", _failed(task, error))
+            else:
+                problem = f"can't be built: {first_line(error)}"
+                shop.record(task, number, None, problem, again=False)
+            return BuilderResult(None, first_line(error))
+        self._trials[str(trial.folder)] = trial
+        return BuilderResult(str(trial.folder), None)
+
+
+def _failed(task: Task, error: Exception) -> PlanishError:
+    if isinstance(error, PlanishError):
+        return error
+    return TargetError(f"the kernel can't be built: {first_line(error)}", where=task.labels[0])
+
+
+@derived_object
+class KernelFuture(PyRunnerFuture):
+    """A measurement that is on its way."""
+
+    def __init__(self, outcome: Future[Timed | str]) -> None:
+        super().__init__()
+        self._outcome = outcome
+
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self._outcome.done()
+
+    def result(self) -> RunnerResult:
+        """Wait for the result."""
+        found = self._outcome.result()
+        if isinstance(found, str):
+            return RunnerResult(None, found)
+        return RunnerResult([found.us / found.base_us * 1e-6], None)
+
+
+@derived_object
+class KernelRunner(PyRunner):
+    """Measures what the builder built."""
+
+    def __init__(self, shop: Shop, trials: dict[str, Trial], measuring: Measuring) -> None:
+        super().__init__()
+        self._shop = shop
+        self._trials = trials
+        self._measuring = measuring
+
+    def run(self, runner_inputs: list[RunnerInput]) -> list[RunnerFuture]:
+        """Begin to measure; on this machine the results are there when this returns."""
+        return [self._run(str(item.artifact_path)) for item in runner_inputs]
+
+    def _run(self, path: str) -> RunnerFuture:
+        if path.startswith("known "):
+            _, number, workload = path.split(" ", 2)
+            return KernelFuture(_done(self._remembered(workload, int(number))))  # type: ignore[return-value]
+        return KernelFuture(self._measuring.begin(self._trials.pop(path)))  # type: ignore[return-value]
+
+    def _remembered(self, workload: str, number: int) -> Timed | str:
+        task = self._shop.tasks[workload]
+        measured = self._shop.database.measured(workload).get(task.keys[number])
+        return Timed(measured.ratio, 1.0, 1, 0, 1) if measured else "known to fail"
+
+
+def _done(value: Timed | str) -> Future[Timed | str]:
+    future: Future[Timed | str] = Future()
+    future.set_result(value)
+    return future
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that tunes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Measuring:
+    """The processes that measure. Use it in a `with` statement."""
+
+    def __init__(self, shop: Shop, workers: int) -> None:
+        """Start no process yet.
+
+        Args:
+            shop: Where results go.
+            workers: How many measure at once: 1 on this machine.
+        """
+        self._shop = shop
+        self._remote = shop.settings.tracker is not None
+        self._pool = PopenPoolExecutor(
+            max_workers=workers, timeout=_PATIENCE, initializer=_ignore_interrupts
+        )
+
+    def __enter__(self) -> Measuring:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    def begin(self, trial: Trial) -> Future[Timed | str]:
+        """Measure a trial: at once on this machine, behind the others on servers."""
+        outcome: Future[Timed | str] = Future()
+        self._submit(trial, outcome, 1)
+        if not self._remote:
+            outcome.result()
+        return outcome
+
+    def _submit(self, trial: Trial, outcome: Future[Timed | str], attempt: int) -> None:
+        settings = self._shop.settings
+        if trial.again:
+            settings = Settings(
+                settings.threads, 4 * settings.seconds, settings.tracker, settings.key
+            )
+        future = self._pool.submit(
+            measure_remote if self._remote else measure_here,
+            str(trial.folder),
+            str(trial.base_folder),
+            settings,
+        )
+        future.add_done_callback(lambda done: self._finish(trial, outcome, attempt, done))
+
+    def _finish(
+        self, trial: Trial, outcome: Future[Timed | str], attempt: int, done: Future[Timed]
+    ) -> None:
+        problem = done.exception()
+        retried = False
+        try:
+            retried = self._retry(trial, outcome, attempt, problem)
+            if not retried:
+                self._keep(trial, outcome, None if problem else done.result(), problem)
+        finally:
+            if not retried and not outcome.done():
+                outcome.set_result("failed")
+
+    def _retry(
+        self,
+        trial: Trial,
+        outcome: Future[Timed | str],
+        attempt: int,
+        problem: BaseException | None,
+    ) -> bool:
+        if problem is None or attempt >= _ATTEMPTS or not self._worth_a_retry(problem):
+            return False
+        self._submit(trial, outcome, attempt + 1)
+        return True
+
+    def _keep(
+        self,
+        trial: Trial,
+        outcome: Future[Timed | str],
+        timed: Timed | None,
+        problem: BaseException | None,
+    ) -> None:
+        shop = self._shop
+        error = _describe(timed, problem)
+        if not (error and shop.reason):  # an interrupted measurement says nothing
+            shop.record(trial.task, trial.number, timed, error, again=trial.again)
+        shop.forget(trial)
+        outcome.set_result(error or timed or "no result")
+
+    def _worth_a_retry(self, problem: BaseException) -> bool:
+        """Whether another try may succeed; stop where no server is left."""
+        if self._shop.reason:
+            return False
+        if not self._remote:
+            return isinstance(problem, ChildProcessError)
+        from .remote import require_servers
+
+        assert self._shop.settings.tracker is not None
+        try:
+            require_servers(self._shop.settings.tracker, self._shop.settings.key)
+        except TargetError as error:
+            self._shop.stop("no server is left", error)
+            return False
+        return True
+
+
+def _describe(timed: Timed | None, problem: BaseException | None) -> str | None:
+    """Return why a choice is never to be taken, or None."""
+    if timed is not None:
+        if timed.difference:
+            return f"wrong numbers: {timed.difference} of {timed.values} values differ"
+        return None
+    if isinstance(problem, TimeoutError):
+        return f"took longer than {_PATIENCE:g} s"
+    if isinstance(problem, ChildProcessError):
+        return "crashed its process"
+    lines = str(problem).strip().splitlines()
+    return f"can't be run: {lines[-1] if lines else type(problem).__name__}"

@@ -1,0 +1,195 @@
+"""How MetaSchedule walks through a layer's choices.
+
+Where the trials suffice, every choice is measured once, the rules' own first. Else MetaSchedule's
+evolutionary search picks, led by a model that learns from the knobs which choices are fast.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import IRModule
+from tvm.ir.utils import derived_object
+from tvm.s_tir import meta_schedule as ms
+from tvm.s_tir.meta_schedule import _ffi_api
+from tvm.s_tir.meta_schedule.cost_model import PyCostModel
+from tvm.s_tir.meta_schedule.logging import get_logging_func
+from tvm.s_tir.meta_schedule.runner import RunnerResult
+from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate, PySearchStrategy
+from tvm.s_tir.schedule import Schedule
+from tvm.target import Target as TvmTarget
+
+from ..choosing import Choice
+from .space import design_space, noted, stand_in, with_choice
+
+_logger = logging.getLogger(__name__)
+_logger.addHandler(logging.NullHandler())
+_logger.propagate = False
+
+
+class Context(ms.TuneContext):
+    """A layer as a task of MetaSchedule's.
+
+    Its own constructor would first load TVM's tensor intrinsics, half a minute of parsing for
+    hardware that no kernel of planish's is scheduled with.
+    """
+
+    def __init__(
+        self,
+        workload: str,
+        choices: Sequence[Choice],
+        strategy: ms.search_strategy.SearchStrategy,
+        seed: int,
+    ) -> None:
+        self.__init_handle_by_constructor__(
+            _ffi_api.TuneContext,  # type: ignore[attr-defined]
+            stand_in(workload),
+            TvmTarget("llvm"),
+            design_space(choices),
+            strategy,
+            workload,
+            1,
+            seed,
+            get_logging_func(_logger),
+        )
+        _ffi_api.TuneContextInitialize(self)  # type: ignore[attr-defined]
+
+
+def evolution(choices: int) -> ms.search_strategy.EvolutionarySearch:
+    """Return MetaSchedule's search, its population fit for this many choices."""
+    population = max(16, min(64, choices // 2))
+    return ms.search_strategy.EvolutionarySearch(
+        population_size=population,
+        init_min_unmeasured=min(8, population),
+        genetic_num_iters=2,
+        eps_greedy=0.2,
+    )
+
+
+@derived_object
+class Enumeration(PySearchStrategy):
+    """Measures the choices with these numbers, in this order."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__()
+        self._left = list(numbers)
+        self._module: IRModule | None = None
+        self._space: Schedule | None = None
+        self._batch = 1
+
+    def _initialize_with_tune_context(self, context: ms.TuneContext) -> None:
+        self._module = context.mod
+
+    def pre_tuning(
+        self,
+        max_trials: int,
+        num_trials_per_iter: int,
+        design_spaces: list[Schedule],
+        database: ms.database.Database | None = None,
+        cost_model: ms.cost_model.CostModel | None = None,
+    ) -> None:
+        """Take the design space; there is one."""
+        del max_trials, database, cost_model
+        self._space, self._batch = design_spaces[0], num_trials_per_iter
+
+    def post_tuning(self) -> None:
+        """Do nothing."""
+
+    def generate_measure_candidates(self) -> list[MeasureCandidate] | None:
+        """Return the next batch, None at the end."""
+        assert self._module is not None
+        assert self._space is not None
+        batch, self._left = self._left[: self._batch], self._left[self._batch :]
+        schedules = [with_choice(self._module, self._space, number) for number in batch]
+        return [MeasureCandidate(schedule, []) for schedule in schedules] or None
+
+    def notify_runner_results(
+        self, measure_candidates: list[MeasureCandidate], results: list[RunnerResult]
+    ) -> None:
+        """Do nothing: the order is fixed."""
+
+    def clone(self) -> Enumeration:
+        """Return one with the same choices left."""
+        return Enumeration(self._left)
+
+
+@derived_object
+class KnobModel(PyCostModel):
+    """Predicts a choice's speed from its knobs: gradient-boosted trees, one model a layer.
+
+    A score is the speed beside the layer's fastest choice so far, 1 where nothing is known.
+    """
+
+    def __init__(self, choices: Mapping[str, Sequence[Choice]], seed: int = 0) -> None:
+        super().__init__()
+        self._features = {workload: features(offered) for workload, offered in choices.items()}
+        self._seconds: dict[str, dict[int, float]] = {workload: {} for workload in choices}
+        self._models: dict[str, Any] = {}
+        self._seed = seed
+
+    def load(self, path: str) -> None:
+        """Do nothing: the records teach it anew."""
+
+    def save(self, path: str) -> None:
+        """Do nothing."""
+
+    def update(
+        self,
+        context: ms.TuneContext,
+        candidates: list[MeasureCandidate],
+        results: list[RunnerResult],
+    ) -> None:
+        """Learn from measurements; what failed counts as slow."""
+        del context
+        for candidate, result in zip(candidates, results, strict=True):
+            workload, number = noted(candidate.sch.mod)
+            seconds = [float(s) for s in result.run_secs] if result.run_secs else [1e3]
+            self._seconds[workload][number] = min(seconds)
+            self._models.pop(workload, None)
+
+    def predict(
+        self, context: ms.TuneContext, candidates: list[MeasureCandidate]
+    ) -> NDArray[np.float64]:
+        """Return a positive score for each candidate."""
+        del context
+        found = [noted(candidate.sch.mod) for candidate in candidates]
+        scores = [self._scores(workload)[number] for workload, number in found]
+        return np.array(scores, np.float64)
+
+    def _scores(self, workload: str) -> NDArray[np.float64]:
+        seconds = self._seconds[workload]
+        everything = self._features[workload]
+        if len(seconds) < 4:
+            return np.ones(len(everything))
+        if workload not in self._models:
+            import xgboost
+
+            numbers = list(seconds)
+            speed = min(seconds.values()) / np.array([seconds[n] for n in numbers])
+            model = xgboost.XGBRegressor(
+                n_estimators=40, max_depth=4, learning_rate=0.2, n_jobs=1, random_state=self._seed
+            )
+            model.fit(everything[numbers], speed)
+            self._models[workload] = np.maximum(model.predict(everything), 1e-3)
+        return self._models[workload].astype(np.float64)
+
+
+def features(choices: Sequence[Choice]) -> NDArray[np.float32]:
+    """Return one row a choice.
+
+    Each strategy and each word among the knobs is a column of 0 and 1; numbers are as they are;
+    a number that a choice does not have is NaN.
+    """
+    columns: dict[str, NDArray[np.float32]] = {}
+    for row, choice in enumerate(choices):
+        for name, value in {"strategy": choice.strategy, **choice.knobs}.items():
+            number = isinstance(value, int | float)
+            column = name if number else f"{name}={value}"
+            missing = np.nan if number else 0.0
+            values = columns.setdefault(column, np.full(len(choices), missing, np.float32))
+            values[row] = value if number else 1.0
+    return np.stack(list(columns.values()), 1)
