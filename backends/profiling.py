@@ -8,7 +8,7 @@ is its fastest round, less that of a call that runs no step.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,12 +22,15 @@ from .builder import fill_plan
 from .choosing import Choices
 from .emit import ENTRY, emit_module
 from .link import compile_library
+from .lower.layer import Layer
 from .packing import pack_all
 from .peak import instruction_peak
-from .plan import Plan, Step, Value
+from .plan import Plan, Value
 from .runtime import Library
 from .target import Target
 from .targets import find_target
+
+_STEM_CHANNELS = 4  # colours, and perhaps one more
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class StepTime:
         layer: The model's layer.
         kernel: The function that it calls; of several, the first one's.
         family: The kernel's family: "dot-product"; "float" for what TVM itself lowered.
+        kind: Of the layer: "3x3 stride 2", "depthwise 3x3", "linear"; "" where there is none.
         macs: Multiply-accumulates of the model.
         microseconds: Its fastest round.
         calls: How many kernel calls it is.
@@ -46,6 +50,7 @@ class StepTime:
     layer: str
     kernel: str
     family: str
+    kind: str
     macs: int
     microseconds: float
     calls: int = 1
@@ -116,20 +121,21 @@ class Profile:
                 rows.append(step)
         return rows
 
-    def by_family(self) -> list[StepTime]:
-        """Return one row a kernel family, the slowest first; their layer is ""."""
-        rows: dict[str, StepTime] = {}
+    def by_kind(self) -> list[StepTime]:
+        """Return one row a kernel family and kind of layer, the slowest first, without layers."""
+        rows: dict[tuple[str, str], StepTime] = {}
         for step in self.steps:
-            own = replace(step, layer="")
-            rows[step.family] = rows[step.family].joined(own) if step.family in rows else own
+            key, own = (step.family, step.kind), replace(step, layer="")
+            rows[key] = rows[key].joined(own) if key in rows else own
         return sorted(rows.values(), key=lambda row: -row.microseconds)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, with the speeds worked out."""
-        steps = [
-            {**asdict(s), "gmacs": s.gmacs, "peak_share": self.peak_share(s)} for s in self.steps
-        ]
-        return {**asdict(self), "sum": self.sum, "macs": self.macs, "steps": steps}
+        steps, kinds = (
+            [{**asdict(r), "gmacs": r.gmacs, "peak_share": self.peak_share(r)} for r in rows]
+            for rows in (self.steps, self.by_kind())
+        )
+        return {**asdict(self), "sum": self.sum, "macs": self.macs, "steps": steps, "kinds": kinds}
 
 
 def profile(
@@ -167,13 +173,38 @@ def profile(
         peak and peak * threads,
         max(whole - empty, 0) / 1e3,
         rounds,
-        [_step(s, max(t - empty, 0) / 1e3) for s, t in zip(plan.steps, times, strict=True)],
+        _step_times(plan, [max(taken - empty, 0) / 1e3 for taken in times]),
     )
 
 
-def _step(step: Step, microseconds: float) -> StepTime:
-    family = getattr(step.kernel, "family", "float")
-    return StepTime(step.label, step.kernel.name, family, step.macs, microseconds)
+def _step_times(plan: Plan, microseconds: Sequence[float]) -> list[StepTime]:
+    kinds = {layer.label: kind_of(layer) for layer, _ in plan.layers}
+    return [
+        StepTime(
+            step.label,
+            step.kernel.name,
+            getattr(step.kernel, "family", "float"),
+            kinds.get(step.label, ""),
+            step.macs,
+            taken,
+        )
+        for step, taken in zip(plan.steps, microseconds, strict=True)
+    ]
+
+
+def kind_of(layer: Layer) -> str:
+    """Return what sort of layer it is, for tables: "stem 7x7 stride 2"."""
+    _, height, width, _ = layer.y.layout.pixels
+    if (height, width) == layer.kernel == (1, 1):
+        return "linear"
+    words = ["x".join(map(str, layer.kernel))]
+    if layer.groups > 1:
+        words.insert(0, "depthwise" if layer.in_channels == 1 else "grouped")
+    elif layer.in_channels <= _STEM_CHANNELS:
+        words.insert(0, "stem")
+    if max(layer.stride) > 1:
+        words.append(f"stride {max(layer.stride)}")
+    return " ".join(words)
 
 
 def _calls(graph: Graph, plan: Plan) -> list[Callable[[], Any]]:

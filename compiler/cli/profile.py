@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from planish.backends.profiling import Profile, StepTime
 
+_NUMBERS = (("time", 10), ("share", 6), ("GMAC/s", 6), ("of peak", 7))
 _SMALL = 0.001  # of the time: rows below have no line of their own, unless they multiply
 
 
@@ -53,6 +54,7 @@ def show_profiles(
         return
     for found in profiles:
         stdout().print(profile_table(found))
+        stdout().print(kind_table(found))
         for line in _totals(found):
             stdout().print(line, soft_wrap=True)
 
@@ -71,7 +73,7 @@ def profile_table(profile: Profile) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("layer", overflow="ellipsis", no_wrap=True)
     table.add_column("kernel", overflow="ellipsis", no_wrap=True)
-    for name, width in (("time", 10), ("share", 6), ("GMAC/s", 6), ("of peak", 7)):
+    for name, width in _NUMBERS:
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
     rows = profile.by_layer()
     shown = [row for row in rows if row.macs or row.microseconds >= _SMALL * profile.sum]
@@ -84,8 +86,24 @@ def profile_table(profile: Profile) -> Table:
     return table
 
 
+def kind_table(profile: Profile) -> Table:
+    """Return one row a kernel family and kind of layer, the slowest first."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("kernel", overflow="ellipsis", no_wrap=True)
+    for name, width in _NUMBERS:
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    for row in profile.by_kind():
+        if row.microseconds >= _SMALL * profile.sum:
+            table.add_row(_kernel(row), *_numbers(profile, row))
+    return table
+
+
 def _kernel(row: StepTime) -> str:
-    return row.family if row.calls == 1 else f"{row.family} x {row.calls}"
+    name = f"{row.family} {row.kind}".strip()
+    return name if row.calls == 1 else f"{name}, {row.calls} calls"
 
 
 def _numbers(profile: Profile, row: StepTime) -> list[str]:

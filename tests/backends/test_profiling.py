@@ -33,6 +33,8 @@ def test_every_multiplication_belongs_to_a_step() -> None:
         "5": 240,
     }
     assert found.macs == sum(work.values())
+    kinds = {step.kind for step in found.steps if step.macs}
+    assert kinds == {"stem 3x3 stride 2", "depthwise 3x3", "linear"}
     artifact = planish.compile(graph, "x86-64-v3")
     names = [step["kernel"] for step in artifact.manifest["steps"]]
     assert [step.kernel for step in found.steps] == names
@@ -40,17 +42,18 @@ def test_every_multiplication_belongs_to_a_step() -> None:
 
 def test_rows_join_steps_of_one_layer_and_family() -> None:
     steps = [
-        StepTime("a", "fill", "fill-halo", 0, 1.0),
-        StepTime("a", "dot_1", "dot", 3000, 1.0),
-        StepTime("a", "dot_2", "dot", 1000, 1.0),
-        StepTime("b", "dot_1", "dot", 4000, 2.0),
+        StepTime("a", "fill", "fill-halo", "", 0, 1.0),
+        StepTime("a", "dot_1", "dot", "3x3", 3000, 1.0),
+        StepTime("a", "dot_2", "dot", "3x3", 1000, 1.0),
+        StepTime("b", "dot_1", "dot", "1x1", 4000, 2.0),
     ]
     found = Profile("t", "vpmaddwd", 256, 1, 4.0, 6.0, 1, steps)
     fill, first, second = found.by_layer()
     assert (fill.gmacs, found.peak_share(fill)) == (None, None)
     assert (first.calls, first.macs, first.gmacs, first.kernel) == (2, 4000, 2.0, "dot_1")
     assert found.peak_share(second) == 0.5
-    assert [(row.family, row.calls) for row in found.by_family()] == [("dot", 3), ("fill-halo", 1)]
+    kinds = [(row.family, row.kind, row.macs) for row in found.by_kind()]
+    assert kinds == [("dot", "3x3", 4000), ("dot", "1x1", 4000), ("fill-halo", "", 0)]
     assert found.to_json()["steps"][1]["peak_share"] == 0.75
 
 
