@@ -83,7 +83,11 @@ def _channels(recipe: dict[str, Any], values: Array) -> Array:
 
 
 def _dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
-    """[group, block, run, step, lane, neighbour]: see kernels.dot_product."""
+    """[group, block, run, step, lane, neighbour]: see kernels.dot_product.
+
+    With `split`, the lanes of a vector, [..., vector, parity, lane, pair] instead: see
+    `kernels.instructions.Instruction`.
+    """
     weight = int8_weight(recipe, tensors)
     groups, lanes, neighbours = recipe["groups"], recipe["lanes"], recipe["neighbours"]
     first, count = recipe["channels"]
@@ -104,7 +108,15 @@ def _dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     packed = np.zeros((groups, blocks * lanes, runs.shape[2], steps * neighbours), np.int8)
     packed[:, :count, :, : runs.shape[-1]] = runs
     packed = packed.reshape(groups, blocks, lanes, runs.shape[2], steps, neighbours)
-    return packed.transpose(0, 1, 3, 4, 2, 5).astype(recipe["dtype"])
+    packed = packed.transpose(0, 1, 3, 4, 2, 5).astype(recipe["dtype"])
+    split = recipe.get("split")
+    if not split:
+        return packed
+    return (
+        packed.reshape(*packed.shape[:4], -1, split, neighbours // 2, 2)
+        .swapaxes(-2, -1)
+        .swapaxes(-3, -2)
+    )
 
 
 def folded_bias(recipe: dict[str, Any], tensors: Tensors) -> Array:

@@ -69,7 +69,6 @@ class Window:
 def build(
     instruction: str,
     lanes: int,
-    storage: str,
     copies: int,
     tile: Pair,
     window: Pair,
@@ -88,7 +87,6 @@ def build(
     Args:
         instruction: See `Interleaving`.
         lanes: int32 lanes of a vector.
-        storage: Dtype of x and y.
         copies: Tiles side by side that share a vector.
         tile: Output (rows, columns).
         window: The kernel's (height, width).
@@ -102,7 +100,7 @@ def build(
         unbounded: Products may reach 2**31.
         parallel: Share the rows of tiles between threads.
     """
-    form = Interleaving(instruction, lanes, storage)
+    form = Interleaving(instruction, lanes)
     seen = Window(window, stride, dilation, tile, form.group)
     images, height, width = counts
     rows, columns = tile
@@ -190,8 +188,8 @@ def build(
                 y_at = let(channel + sum(p * s for p, s in zip(place, y_steps, strict=True)))
                 compute_tile(tensors, block, x_at, y_at, bounds)
 
-    pointers = [("x", storage), ("weights", form.weight), ("bias", "int32")]
-    pointers += [("multiplier", "float32"), ("y", storage)]
+    pointers = [("x", "uint8"), ("weights", form.weight), ("bias", "int32")]
+    pointers += [("multiplier", "float32"), ("y", "uint8")]
     return kernel(pointers, [("lo", "int32"), ("hi", "int32"), ("zero_point", "int32")], body)
 
 

@@ -20,14 +20,25 @@ class Instruction:
         group: Neighbouring input channels that one 32-bit lane multiplies.
         storage: Dtype of activations in memory.
         weight: Dtype of packed weights.
+        split: Whether the packed weights of a vector are those of each lane's even neighbours, then
+            those of its odd ones, instead of all neighbours lane by lane.
         multiply: `multiply(lanes, accumulator, activations, weights)`: the new accumulator, from
             an int32 that holds `group` activations, broadcast, and a vector of weights.
+        temporaries: Registers that it needs beside sums, weights and activations: a tile that
+            leaves none spills in its inner loop.
     """
 
     group: int
     storage: str
     weight: str
     multiply: Callable[[int, Any, Any, Any], Any]
+    split: bool = False
+    temporaries: int = 0
+
+    def packing(self, lanes: int) -> dict[str, Any]:
+        """What the recipe "dot-weights" has to know, for vectors of this many lanes."""
+        common = {"neighbours": self.group, "dtype": self.weight}
+        return {**common, "split": lanes} if self.split else common
 
 
 def pair_dot(lanes: int, left: Any, right: Any) -> Any:
@@ -44,8 +55,20 @@ def pair_dot(lanes: int, left: Any, right: Any) -> Any:
 
 
 def _vpmaddwd(lanes: int, accumulator: Any, activations: Any, weights: Any) -> Any:
-    pairs = T.reinterpret(f"int16x{2 * lanes}", T.broadcast(activations, lanes))
-    return accumulator + pair_dot(lanes, pairs, weights)
+    """Four bytes by `vpmaddwd`: the even ones as words, then the odd ones; exact.
+
+    A word's low byte is what a mask leaves, its high byte what a shift leaves, so bytes in memory
+    become the instruction's 16-bit operands without a shuffle.
+    """
+    words = T.reinterpret(f"uint16x{2 * lanes}", T.broadcast(activations, lanes))
+    even = T.bitwise_and(words, T.broadcast(T.uint16(255), 2 * lanes))
+    odd = T.shift_right(words, T.broadcast(T.uint16(8), 2 * lanes))
+    for number, half in enumerate((even, odd)):
+        first = number * 2 * lanes
+        chosen = T.Shuffle([weights], list(range(first, first + 2 * lanes)))
+        signed = T.reinterpret(f"int16x{2 * lanes}", half)
+        accumulator = accumulator + pair_dot(lanes, signed, chosen)
+    return accumulator
 
 
 def _vpdpbusd(lanes: int, accumulator: Any, activations: Any, weights: Any) -> Any:
@@ -56,7 +79,9 @@ def _vpdpbusd(lanes: int, accumulator: Any, activations: Any, weights: Any) -> A
 
 
 INSTRUCTIONS: dict[str, Instruction] = {
-    "vpmaddwd": Instruction(group=2, storage="int16", weight="int16", multiply=_vpmaddwd),
+    "vpmaddwd": Instruction(
+        group=4, storage="uint8", weight="int16", multiply=_vpmaddwd, split=True, temporaries=5
+    ),
     "vpdpbusd": Instruction(group=4, storage="uint8", weight="int8", multiply=_vpdpbusd),
 }
 

@@ -27,7 +27,6 @@ class Interleaving:
 
     instruction: str
     lanes: int
-    storage: str = "uint8"
 
     @property
     def group(self) -> int:
@@ -51,9 +50,7 @@ class Interleaving:
 
     def widened(self, bytes_: Any) -> Any:
         """Return loaded bytes as the instruction's operands: words need a conversion."""
-        if self.group == 4 or self.storage == "int16":
-            return bytes_
-        return let(T.Cast(f"int16x{self.channels}", bytes_))
+        return bytes_ if self.group == 4 else let(T.Cast(f"int16x{self.channels}", bytes_))
 
     def interleaved(self, rows: Sequence[Any | None]) -> list[Any]:
         """Return `parts` vectors of the `group` rows, channel by channel; None: any values."""
@@ -118,7 +115,7 @@ class Interleaving:
             floor, ceiling = T.broadcast(lo, count), T.broadcast(hi, count)
             return let(T.max(T.min(bytes_, ceiling), floor))
         floor, ceiling = (T.broadcast(T.Cast("int16", bound), count) for bound in (lo, hi))
-        return let(T.Cast(f"{self.storage}x{count}", T.max(T.min(words[0], ceiling), floor)))
+        return let(T.Cast(f"uint8x{count}", T.max(T.min(words[0], ceiling), floor)))
 
     def _shifted(self, words: Any, zero_point: Any) -> Any:
         count = 2 * self.lanes

@@ -6,7 +6,8 @@ zero point for `vpmaddwd` (int16) and 128 for `vpdpbusd` (int8). With `delta = m
     sum((a - za) * (b - zb)) = sum(a * value) + delta * sum(a) - za * (sum(value) + k * delta):
 
 the accumulators start at a term of their row plus a term of their column. All of it is exact,
-modulo 2**32. Packed b is [matrix, block, step, lane, neighbour], zero past k.
+modulo 2**32. Packed b is [matrix, block, step, lane, neighbour], zero past k; with an instruction
+that splits neighbours, [..., vector, parity, lane, pair] (see `instructions.Instruction`).
 """
 
 # TVMScript spells the type of a pointer as a call.
@@ -35,11 +36,27 @@ def build_pack(
     group, storage, packed = dot.group, dot.storage, dot.weight
     width = lanes * vectors
     ones = sum(1 << (i * 32 // group) for i in range(group))
+    split = dot.split
+    # Where in a vector of packed b the neighbours of each lane stand.
     order = [j * lanes + lane for lane in range(lanes) for j in range(group)]
+    if split:
+        evens_odds = [range(parity, group, 2) for parity in (0, 1)]
+        order = [j * lanes + i for half in evens_odds for i in range(lanes) for j in half]
 
     def zipped(buffer: Any, at: Any, step: Any) -> Any:
-        """`group` rows of b, `lanes` of each, lane by lane."""
+        """`group` rows of b, `lanes` of each, in the order of packed b."""
         return T.Shuffle([buffer[T.ramp(at + j * step, 1, lanes)] for j in range(group)], order)
+
+    def moved_from(values: Any, moved: Any, count: int) -> Any:
+        """Values of b as packed ones; 8 bits wrap around to the right value."""
+        return T.Cast(f"{packed}x{count}", values) - T.broadcast(T.Cast(packed, moved), count)
+
+    def place(column: Any, j: Any) -> Any:
+        """Where neighbour j of a block's column stands in a step of packed b."""
+        if not split:
+            return column * group + j
+        vector = column // lanes * (lanes * group)
+        return vector + j % 2 * (2 * lanes) + column % lanes * 2 + j // 2
 
     loop = T.parallel if parallel else T.serial
 
@@ -78,16 +95,23 @@ def build_pack(
                         for lane in T.unroll(lanes):
                             # Columns past the last one repeat it: nobody reads their results.
                             n: T.let[T.int32] = T.min(first + v * lanes + lane, columns - 1)
-                            P[T.ramp(at + (v * lanes + lane) * group, 1, group)] = T.Cast(
-                                f"{packed}x{group}",
-                                B[T.ramp(start + n * n_step + s * group, 1, group)]
-                                - T.broadcast(T.Cast(storage, moved), group),
+                            column_at: T.let[T.int32] = at + place(v * lanes + lane, 0)
+                            found = T.alloc_buffer((group,), packed)
+                            found[T.ramp(0, 1, group)] = moved_from(
+                                B[T.ramp(start + n * n_step + s * group, 1, group)], moved, group
                             )
+                            if split:
+                                for parity in T.unroll(2):
+                                    P[T.ramp(column_at + parity * (2 * lanes), 1, 2)] = found[
+                                        T.ramp(parity, 2, 2)
+                                    ]
+                            else:
+                                P[T.ramp(column_at, 1, group)] = found[T.ramp(0, 1, group)]
                     else:
-                        P[T.ramp(at + v * lanes * group, 1, lanes * group)] = T.Cast(
-                            f"{packed}x{lanes * group}",
-                            zipped(B, start + s * group * k_step + first + v * lanes, k_step)
-                            - T.broadcast(T.Cast(storage, moved), lanes * group),
+                        P[T.ramp(at + v * lanes * group, 1, lanes * group)] = moved_from(
+                            zipped(B, start + s * group * k_step + first + v * lanes, k_step),
+                            moved,
+                            lanes * group,
                         )
                     total[T.ramp(v * lanes, 1, lanes)] = dot.multiply(
                         lanes,
@@ -101,10 +125,10 @@ def build_pack(
                     column: T.let[T.int32] = start + T.min(first + i, columns - 1) * n_step
                     for j in T.serial(group):
                         k: T.let[T.int32] = whole * group + j
-                        P[end + i * group + j] = T.Cast(packed, 0)
+                        P[end + place(i, j)] = T.Cast(packed, 0)
                         if k < depth:
                             value: T.let[T.int32] = T.Cast("int32", B[column + k * k_step]) - moved
-                            P[end + i * group + j] = T.Cast(packed, value)
+                            P[end + place(i, j)] = T.Cast(packed, value)
                             total[i] = total[i] + value
             C[T.ramp(task * width, 1, width)] = (
                 total[T.ramp(0, 1, width)] + T.broadcast(depth * delta, width)

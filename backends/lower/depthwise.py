@@ -44,7 +44,7 @@ class Depthwise(Strategy):
 
     def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
         """Append the one kernel call."""
-        form, seen = _form(layer, plan, knobs), _window(layer, plan, knobs)
+        form, seen = _form(plan, knobs), _window(layer, plan, knobs)
         copies = int(knobs["copies"])
         channels = form.channels // copies
         starts = _block_starts(layer, channels)
@@ -53,7 +53,6 @@ class Depthwise(Strategy):
             "depthwise",
             instruction=form.instruction,
             lanes=form.lanes,
-            storage=form.storage,
             copies=copies,
             tile=seen.tile,
             window=layer.kernel,
@@ -100,14 +99,13 @@ class Depthwise(Strategy):
         )
 
 
-def _form(layer: Layer, plan: Plan, knobs: Knobs) -> Interleaving:
-    del layer
-    return Interleaving(str(knobs["instruction"]), plan.target.lanes, plan.target.storage_dtype)
+def _form(plan: Plan, knobs: Knobs) -> Interleaving:
+    return Interleaving(str(knobs["instruction"]), plan.target.lanes)
 
 
 def _window(layer: Layer, plan: Plan, knobs: Knobs) -> Window:
     tile = (int(knobs["rows"]), int(knobs["columns"]))
-    group = _form(layer, plan, knobs).group
+    group = _form(plan, knobs).group
     return Window(layer.kernel, layer.stride, layer.dilation, tile, group)
 
 
@@ -140,13 +138,13 @@ def _settings(layer: Layer, plan: Plan) -> Iterator[Knobs]:
 
 def _cycles(layer: Layer, plan: Plan, knobs: Knobs) -> tuple[float, int]:
     """Reckon the vector instructions of a layer, those that spilled registers cost included."""
-    form, seen = _form(layer, plan, knobs), _window(layer, plan, knobs)
+    form, seen = _form(plan, knobs), _window(layer, plan, knobs)
     rows, columns = seen.tile
     copies = int(knobs["copies"])
     _, height, width, _ = layer.y.layout.pixels
     blocks = len(_block_starts(layer, form.channels // copies))
     tiles = ceil(height / rows) * ceil(width / (columns * copies)) * blocks
-    widening = form.storage == "uint8" and form.group == 2
+    widening = form.group == 2
     load = seen.reach(0) * (copies + widening) + seen.groups * 2 * (form.group - 1) * form.group / 2
     live = ceil(seen.kernel[1] * seen.dilation[1] / seen.stride[1])
     live = min(live, columns) * rows * form.parts

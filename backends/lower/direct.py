@@ -81,13 +81,15 @@ class Direct(Strategy):
     def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
         """Tiles, the one of fewest reckoned cycles first."""
         geometry = find_geometry(layer)
-        steps = _steps(layer, INSTRUCTIONS[plan.target.instruction])
+        dot = INSTRUCTIONS[plan.target.instruction]
+        steps = _steps(layer, dot)
+        registers = plan.target.registers - dot.temporaries
         found: list[tuple[float, tuple[int, int, int]]] = []
         for rows, columns, vectors in product((1, 2, 3, 4), range(1, 17), range(1, 9)):
             pixels = rows * columns
             if rows > geometry.lines or columns > geometry.length:
                 continue
-            if pixels * vectors + vectors + 1 > plan.target.registers:
+            if pixels * vectors + vectors + 1 > registers:
                 continue
             found.append(
                 (
@@ -161,9 +163,8 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
     weights = plan.parameter(
         "dot-weights",
         **layer.weight_recipe,
-        neighbours=dot.group,
         merged_pixel=pixel,
-        dtype=dot.weight,
+        **dot.packing(plan.target.lanes),
         **common,
     )
     bias = plan.parameter(

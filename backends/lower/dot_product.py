@@ -176,9 +176,8 @@ def _parameters(layer: Layer, blocks: Blocks, plan: Plan) -> tuple[Parameter, Pa
     weights = plan.parameter(
         "dot-weights",
         **layer.weight_recipe,
-        neighbours=instruction.group,
         merged_pixel=layer.x.layout.pixel_steps[2] if _is_merged(layer) else 0,
-        dtype=instruction.weight,
+        **instruction.packing(blocks.lanes),
         **common,
     )
     bias = plan.parameter(

@@ -6,7 +6,7 @@ FLAGS = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 
 
 def x86_64_v3() -> Target:
-    """Exact int8 by `vpmaddwd` on operands expanded to 16 bits.
+    """Exact int8 by `vpmaddwd`: bytes in memory are expanded to 16 bits in registers.
 
     The tile is 4 pixels x 16 channels: 8 accumulators, 2 weights and 1 broadcast in 16 registers;
     6 x 16 spills.
@@ -20,5 +20,4 @@ def x86_64_v3() -> Target:
         instruction="vpmaddwd",
         vector_bits=256,
         tile=(4, 16),
-        storage_dtype="int16",
     )

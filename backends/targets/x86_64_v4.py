@@ -7,7 +7,7 @@ FLAGS = (*AVX2, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
 
 
 def x86_64_v4() -> Target:
-    """Exact int8 by 512-bit `vpmaddwd` on operands expanded to 16 bits.
+    """Exact int8 by 512-bit `vpmaddwd`: bytes in memory are expanded to 16 bits in registers.
 
     `vpmaddubsw`, which reads bytes, would saturate its 16-bit sums. The tile is 8 pixels x 16
     channels: 8 accumulators, 1 weight and 1 broadcast of 32 registers.
@@ -21,5 +21,4 @@ def x86_64_v4() -> Target:
         instruction="vpmaddwd",
         vector_bits=512,
         tile=(8, 16),
-        storage_dtype="int16",
     )
