@@ -24,7 +24,7 @@ from planish.ir.errors import TargetError
 from .target import Target
 from .targets.x86_64_v3 import FLAGS
 
-_CALL = "tirx.call_llvm_pure_intrin"
+_X86 = "llvm.x86."
 
 
 def stand_in(target: Target) -> Target:
@@ -42,23 +42,35 @@ def plain_module(module: Any) -> Any:
     Raises:
         TargetError: An intrinsic has no plain spelling here.
     """
+    missing: set[str] = set()
+
+    def plain_call(call: Any) -> Any:
+        name = _intrinsic(call)
+        if not name.startswith(_X86):
+            return call  # LLVM spells it on any processor
+        for pattern, spell in PLAIN.items():
+            if re.fullmatch(pattern, name.removeprefix(_X86)):
+                return spell(*call.args[1:])
+        missing.add(name)
+        return call
 
     def plain_function(function: Any) -> Any:
-        return function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, _plain_call)))
+        return function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.Call, plain_call)))
 
-    return tvm.IRModule({name: plain_function(f) for name, f in module.functions.items()})
+    plain = tvm.IRModule({name: plain_function(f) for name, f in module.functions.items()})
+    if missing:  # an error would not get out of a callback as it is
+        raise TargetError(
+            f"no plain spelling of {', '.join(sorted(missing))}",
+            cure="add one to backends/stand_in.py",
+        )
+    return plain
 
 
-def _plain_call(call: Any) -> Any:
-    if getattr(call.op, "name", "") != _CALL:
-        return call
-    name = tvm.target.codegen.llvm_get_intrinsic_name(int(call.args[0]))
-    if not name.startswith("llvm.x86."):
-        return call  # LLVM spells it on any processor
-    for pattern, spell in PLAIN.items():
-        if re.fullmatch(pattern, name.removeprefix("llvm.x86.")):
-            return spell(*call.args[1:])
-    raise TargetError(f"no plain spelling of {name}", cure="add one to backends/stand_in.py")
+def _intrinsic(call: Any) -> str:
+    """Return LLVM's name of the intrinsic that is called; "" for other calls."""
+    if getattr(call.op, "name", "") != "tirx.call_llvm_pure_intrin":
+        return ""
+    return tvm.target.codegen.llvm_get_intrinsic_name(int(call.args[0]))
 
 
 def _lanes(value: Any) -> int:
@@ -126,7 +138,7 @@ def _packing(dtype: str, lowest: int, highest: int) -> Callable[[Any, Any], Any]
     return pack
 
 
-# The name after "llvm.x86." as a pattern, and the spelling.
+# The name after _X86 as a pattern, and the spelling.
 PLAIN: dict[str, Callable[..., Any]] = {
     r"(sse2|avx2)\.pmadd\.wd|avx512\.pmaddw\.d\.512": _pair_products,
     r"(ssse3\.pmadd\.ub\.sw\.128|avx2\.pmadd\.ub\.sw|avx512\.pmaddubs\.w\.512)": _saturated_pairs,
