@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..choosing import Choice
-from ..emit import copy_bytes, emit_module
+from ..emit import ENTRY, copy_bytes, emit_module
 from ..layout import Layout
 from ..link import compile_library
 from ..lower.layer import Layer, find_strategy
@@ -23,13 +23,15 @@ class Isolated:
     """A layer computed in one way, ready to run.
 
     Attributes:
-        library: Bytes of a shared library; its entry is `emit.ENTRY`, see `emit_module(copied=)`.
+        library: Bytes of a shared library.
+        entry: Its function, see `emit_module(copied=)`.
         parameters: One copy of the packed parameter memory.
         copy_bytes: How far copies of it are from each other.
         workspace_bytes: Of the workspace; it begins with what `Bench.filled` holds.
     """
 
     library: bytes
+    entry: str
     parameters: NDArray[np.uint8]
     copy_bytes: int
     workspace_bytes: int
@@ -99,7 +101,7 @@ class Bench:
         module = emit_module(plan, [], [], workspace, copied=True)
         library = compile_library(module, plan.target)
         parameters = pack_all(plan.recipes, plan.tensors, plan.parameter_bytes)
-        return Isolated(library, parameters, copy_bytes(plan), workspace)
+        return Isolated(library, ENTRY, parameters, copy_bytes(plan), workspace)
 
 
 def _region(value: Value, offset: int) -> Region:

@@ -17,7 +17,6 @@ from tvm.rpc import base
 
 from planish.ir.errors import OptionError, TargetError, first_line
 
-from ..emit import ENTRY
 from .measuring import Settings, Stored
 
 # Seconds for a tracker to answer; it only looks its answer up.
@@ -26,7 +25,7 @@ _ANSWER = 5.0
 _SESSION = 60
 
 
-class ServerError(Exception):
+class LostServerError(Exception):
     """A server that is gone or does not answer; the measurement may be tried on another one."""
 
 
@@ -106,7 +105,7 @@ class Session:
 
         Raises:
             TargetError: No tracker answers.
-            ServerError: The server does not answer.
+            LostServerError: The server does not answer.
         """
         assert settings.tracker is not None
         with _connect(settings.tracker) as tracker:
@@ -117,7 +116,7 @@ class Session:
                 self.server = _address(host, port)
                 self._session: Any = rpc.connect(host, port, matchkey, _SESSION)
             except (OSError, RuntimeError, ValueError) as error:
-                raise ServerError(f"no server: {first_line(error)}") from error
+                raise LostServerError(f"no server: {first_line(error)}") from error
         self._settings = settings
 
     def __enter__(self) -> Session:
@@ -127,7 +126,7 @@ class Session:
         # Dropping the last reference ends the session; the server goes back to the tracker.
         self._session = None
         if kind is not None and issubclass(kind, RuntimeError | OSError):
-            raise ServerError(f"server {self.server}: {first_line(error[0])}")  # type: ignore[arg-type]
+            raise LostServerError(f"server {self.server}: {first_line(error[0])}")  # type: ignore[arg-type]
 
     def load(self, stored: Stored) -> _Loaded:
         """Upload a kernel with its parameters and workspace."""
@@ -147,11 +146,13 @@ class _Loaded:
         self._tensors = [runtime.tensor(array, device=self._device) for array in arrays]
 
     def first_output(self) -> NDArray[Any]:
-        status = self._module[ENTRY](*self._tensors)
+        status = self._module[self._stored.entry](*self._tensors)
         if status:
             raise RuntimeError(f"the kernel failed with status {status}")
         return self._stored.output(self._tensors[2].numpy()).copy()
 
     def seconds(self, count: int) -> float:
-        timer = self._module.time_evaluator(ENTRY, self._device, number=count, repeat=1)
+        timer = self._module.time_evaluator(
+            self._stored.entry, self._device, number=count, repeat=1
+        )
         return float(timer(*self._tensors).results[0]) * count

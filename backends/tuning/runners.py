@@ -7,13 +7,13 @@ before the next one begins; what could not be measured because of a server is tr
 
 from __future__ import annotations
 
+import queue
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tvm.ir.utils import derived_object
@@ -25,14 +25,14 @@ from tvm.s_tir.meta_schedule.runner import (
     RunnerInput,
     RunnerResult,
 )
-from tvm.support.popen_pool import PopenPoolExecutor
 
 from planish.ir.errors import PlanishError, TargetError, first_line
 
 from .database import Database, Record
-from .measuring import Settings, Timed, measure_here, measure_remote, store, store_inputs
+from .measuring import Settings, Timed, store, store_inputs
 from .space import noted
 from .tasks import Task
+from .worker import MeasureError, ServerError, Worker
 
 # Seconds that a measurement may take before its process is killed.
 _PATIENCE = 60.0
@@ -269,11 +269,6 @@ def _done(value: Timed | str) -> Future[Timed | str]:
     return future
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that tunes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class Measuring:
     """The processes that measure. Use it in a `with` statement."""
 
@@ -286,103 +281,68 @@ class Measuring:
         """
         self._shop = shop
         self._remote = shop.settings.tracker is not None
-        self._pool = PopenPoolExecutor(
-            max_workers=workers, timeout=_PATIENCE, initializer=_ignore_interrupts
-        )
+        self._threads = ThreadPoolExecutor(workers)
+        self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._workers = [Worker(remote=self._remote, patience=_PATIENCE) for _ in range(workers)]
+        for worker in self._workers:
+            self._free.put(worker)
 
     def __enter__(self) -> Measuring:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(wait=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
 
     def begin(self, trial: Trial) -> Future[Timed | str]:
         """Measure a trial: at once on this machine, behind the others on servers."""
-        outcome: Future[Timed | str] = Future()
-        self._submit(trial, outcome, 1)
+        outcome = self._threads.submit(self._measure, trial)
         if not self._remote:
             outcome.result()
         return outcome
 
-    def _submit(self, trial: Trial, outcome: Future[Timed | str], attempt: int) -> None:
-        settings = self._shop.settings
-        if trial.again:
-            settings = Settings(
-                settings.threads, 4 * settings.seconds, settings.tracker, settings.key
-            )
-        future = self._pool.submit(
-            measure_remote if self._remote else measure_here,
-            str(trial.folder),
-            str(trial.base_folder),
-            settings,
-        )
-        future.add_done_callback(lambda done: self._finish(trial, outcome, attempt, done))
-
-    def _finish(
-        self, trial: Trial, outcome: Future[Timed | str], attempt: int, done: Future[Timed]
-    ) -> None:
-        problem = done.exception()
-        retried = False
-        try:
-            retried = self._retry(trial, outcome, attempt, problem)
-            if not retried:
-                self._keep(trial, outcome, None if problem else done.result(), problem)
-        finally:
-            if not retried and not outcome.done():
-                outcome.set_result("failed")
-
-    def _retry(
-        self,
-        trial: Trial,
-        outcome: Future[Timed | str],
-        attempt: int,
-        problem: BaseException | None,
-    ) -> bool:
-        if problem is None or attempt >= _ATTEMPTS or not self._worth_a_retry(problem):
-            return False
-        self._submit(trial, outcome, attempt + 1)
-        return True
-
-    def _keep(
-        self,
-        trial: Trial,
-        outcome: Future[Timed | str],
-        timed: Timed | None,
-        problem: BaseException | None,
-    ) -> None:
+    def _measure(self, trial: Trial) -> Timed | str:
+        """Measure a trial, write down what became of it, and return that."""
         shop = self._shop
-        error = _describe(timed, problem)
+        worker = self._free.get()
+        timed, error = None, None
+        try:
+            timed = self._try(worker, trial)
+            if timed.difference:
+                error = f"wrong numbers: {timed.difference} of {timed.values} values differ"
+        except (MeasureError, ServerError) as problem:
+            error = str(problem)
+        finally:
+            self._free.put(worker)
         if not (error and shop.reason):  # an interrupted measurement says nothing
             shop.record(trial.task, trial.number, timed, error, again=trial.again)
         shop.forget(trial)
-        outcome.set_result(error or timed or "no result")
+        return error or timed or "no result"
 
-    def _worth_a_retry(self, problem: BaseException) -> bool:
+    def _try(self, worker: Worker, trial: Trial) -> Timed:
+        settings = self._shop.settings
+        if trial.again:
+            settings = replace(settings, seconds=4 * settings.seconds)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return worker.measure(trial.folder, trial.base_folder, settings)
+            except ServerError:
+                if attempt == _ATTEMPTS or not self._goes_on():
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _goes_on(self) -> bool:
         """Whether another try may succeed; stop where no server is left."""
         if self._shop.reason:
             return False
-        if not self._remote:
-            return isinstance(problem, ChildProcessError)
+        if self._shop.settings.tracker is None:
+            return True
         from .remote import require_servers
 
-        assert self._shop.settings.tracker is not None
         try:
             require_servers(self._shop.settings.tracker, self._shop.settings.key)
         except TargetError as error:
             self._shop.stop("no server is left", error)
             return False
         return True
-
-
-def _describe(timed: Timed | None, problem: BaseException | None) -> str | None:
-    """Return why a choice is never to be taken, or None."""
-    if timed is not None:
-        if timed.difference:
-            return f"wrong numbers: {timed.difference} of {timed.values} values differ"
-        return None
-    if isinstance(problem, TimeoutError):
-        return f"took longer than {_PATIENCE:g} s"
-    if isinstance(problem, ChildProcessError):
-        return "crashed its process"
-    lines = str(problem).strip().splitlines()
-    return f"can't be run: {lines[-1] if lines else type(problem).__name__}"

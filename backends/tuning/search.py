@@ -59,15 +59,21 @@ class Context(ms.TuneContext):
         _ffi_api.TuneContextInitialize(self)  # type: ignore[attr-defined]
 
 
-def evolution(choices: int) -> ms.search_strategy.EvolutionarySearch:
-    """Return MetaSchedule's search, its population fit for this many choices."""
+def evolution(choices: int, first: Sequence[int]) -> RulesFirst:
+    """Return MetaSchedule's search, its population fit for this many choices.
+
+    Args:
+        choices: How many there are.
+        first: What to measure before it begins.
+    """
     population = max(16, min(64, choices // 2))
-    return ms.search_strategy.EvolutionarySearch(
+    search = ms.search_strategy.EvolutionarySearch(
         population_size=population,
         init_min_unmeasured=min(8, population),
         genetic_num_iters=2,
         eps_greedy=0.2,
     )
+    return RulesFirst(Enumeration(first), search)  # type: ignore[arg-type]
 
 
 @derived_object
@@ -115,6 +121,62 @@ class Enumeration(PySearchStrategy):
     def clone(self) -> Enumeration:
         """Return one with the same choices left."""
         return Enumeration(self._left)
+
+
+@derived_object
+class RulesFirst(PySearchStrategy):
+    """Measures some choices in a fixed order, then those that another strategy picks."""
+
+    def __init__(
+        self,
+        first: ms.search_strategy.SearchStrategy,
+        then: ms.search_strategy.SearchStrategy,
+    ) -> None:
+        super().__init__()
+        self._strategies = [first, then]
+
+    def _initialize_with_tune_context(self, context: ms.TuneContext) -> None:
+        for strategy in self._strategies:
+            strategy._initialize_with_tune_context(context)
+
+    def pre_tuning(
+        self,
+        max_trials: int,
+        num_trials_per_iter: int,
+        design_spaces: list[Schedule],
+        database: ms.database.Database | None = None,
+        cost_model: ms.cost_model.CostModel | None = None,
+    ) -> None:
+        """Prepare both."""
+        for strategy in self._strategies:
+            strategy.pre_tuning(
+                max_trials, num_trials_per_iter, design_spaces, database, cost_model
+            )
+
+    def post_tuning(self) -> None:
+        """End both."""
+        for strategy in self._strategies:
+            strategy.post_tuning()
+
+    def generate_measure_candidates(self) -> list[MeasureCandidate] | None:
+        """Return the next batch, None at the end."""
+        found = self._strategies[0].generate_measure_candidates()
+        if found is None and len(self._strategies) > 1:
+            del self._strategies[0]
+            return self.generate_measure_candidates()
+        return found
+
+    def notify_runner_results(
+        self, measure_candidates: list[MeasureCandidate], results: list[RunnerResult]
+    ) -> None:
+        """Tell both."""
+        for strategy in self._strategies:
+            strategy.notify_runner_results(measure_candidates, results)
+
+    def clone(self) -> RulesFirst:
+        """Return one with clones of both."""
+        first, *then = [strategy.clone() for strategy in self._strategies]
+        return RulesFirst(first, then[0] if then else first)
 
 
 @derived_object

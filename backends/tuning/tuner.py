@@ -227,13 +227,14 @@ def _search(
     busy = [task for task in tasks if new[task.workload]]
     enough = sum(len(new[task.workload]) for task in busy) <= trials
     share = max(SMALL, trials // len(busy))
+    batch = max(1, min(BATCH, trials // len(busy)))
     contexts = [
         Context(
             task.workload,
             task.choices,
             Enumeration(new[task.workload])  # type: ignore[arg-type]
             if enough or len(new[task.workload]) <= share
-            else evolution(len(task.choices)),
+            else evolution(len(task.choices), new[task.workload][:2]),
             1 + seed + number,
         )
         for number, task in enumerate(busy)
@@ -247,7 +248,7 @@ def _search(
             [float(len(task.labels)) for task in busy],
             1 << 30,  # the shop counts, since what is known already is no trial
             1 << 20,
-            BATCH,
+            batch,
             KernelBuilder(shop, under_way),  # type: ignore[arg-type]
             KernelRunner(shop, under_way, measuring),  # type: ignore[arg-type]
             [ms.measure_callback.UpdateCostModel(), ms.measure_callback.AddToDatabase()],
@@ -271,7 +272,7 @@ def _measure_again(tasks: Sequence[Task], shop: Shop, measuring: Measuring) -> N
             )
             least = measured[rivals[0]].ratio if rivals else 1.0
             close = [key for key in rivals if measured[key].ratio <= least * CLOSE]
-            for key in close[:_MOST_AGAIN] if least < 1 else []:
+            for key in close[:_MOST_AGAIN] if least < 0.99 else []:
                 if shop.reason == "trials":
                     shop.reason = None
                 shop.check()
