@@ -35,6 +35,14 @@ class Instruction:
     split: bool = False
     temporaries: int = 0
 
+    def fits(self, pixels: int, vectors: int, registers: int) -> bool:
+        """Whether a tile leaves room for its weights, one activation and the temporaries.
+
+        Of 32 registers LLVM gets by with 31: a loop that needs all of them copies and spills.
+        """
+        weights = vectors * (2 if self.split else 1)
+        return pixels * vectors + weights + 1 + self.temporaries <= min(registers, 31)
+
     def packing(self, lanes: int) -> dict[str, Any]:
         """What the recipe "dot-weights" has to know, for vectors of this many lanes."""
         common = {"neighbours": self.group, "dtype": self.weight}
@@ -80,7 +88,7 @@ def _vpdpbusd(lanes: int, accumulator: Any, activations: Any, weights: Any) -> A
 
 INSTRUCTIONS: dict[str, Instruction] = {
     "vpmaddwd": Instruction(
-        group=4, storage="uint8", weight="int16", multiply=_vpmaddwd, split=True, temporaries=5
+        group=4, storage="uint8", weight="int16", multiply=_vpmaddwd, split=True, temporaries=3
     ),
     "vpdpbusd": Instruction(group=4, storage="uint8", weight="int8", multiply=_vpdpbusd),
 }

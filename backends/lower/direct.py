@@ -83,13 +83,12 @@ class Direct(Strategy):
         geometry = find_geometry(layer)
         dot = INSTRUCTIONS[plan.target.instruction]
         steps = _steps(layer, dot)
-        registers = plan.target.registers - dot.temporaries
         found: list[tuple[float, tuple[int, int, int]]] = []
         for rows, columns, vectors in product((1, 2, 3, 4), range(1, 17), range(1, 9)):
             pixels = rows * columns
             if rows > geometry.lines or columns > geometry.length:
                 continue
-            if pixels * vectors + vectors + 1 > registers:
+            if not dot.fits(pixels, vectors, plan.target.registers):
                 continue
             found.append(
                 (
