@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .onnx_export import export_onnx
     from .pipeline import Pipeline, PipelineResult
     from .report import Report
+    from .tuning import tune
 
 _LAZY = {
     "Artifact": "planish.backends.artifact",
@@ -41,6 +42,7 @@ _LAZY = {
     "compile": "planish.compilation",
     "export_onnx": "planish.onnx_export",
     "load": "planish.backends",
+    "tune": "planish.tuning",
 }
 _PACKAGES = ("backends", "ir", "passes")
 
@@ -64,6 +66,7 @@ __all__ = [
     "ir",
     "load",
     "passes",
+    "tune",
 ]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from planish.backends import build
+from planish.backends.targets import find_targets
 from planish.ir.errors import ModelError, OptionError, PipelineError
 from planish.ir.graph import Graph
 from planish.ir.history import HistoryEntry
@@ -28,7 +30,7 @@ def compile(
     threads: int = 1,
     io: Literal["float", "integer"] = "float",
     strict: bool = False,
-    database: Choices | None = None,
+    database: str | os.PathLike[str] | Choices | None = None,
 ) -> Artifact:
     """Compile a graph; the graph itself is untouched.
 
@@ -42,16 +44,21 @@ def compile(
         threads: How many threads the kernels are laid out for.
         io: "float", or "integer" to take and return quantized values.
         strict: Make an operator that falls back to float an error.
-        database: Measured choices of kernels, before those that planish ships.
+        database: A folder that `planish.tune` filled for this target (or what answers like one):
+            measured choices of kernels, before those that planish ships.
 
     Raises:
-        OptionError: An unknown target or option value, or a target given twice.
+        OptionError: An unknown target or option value, a target given twice, or a database that
+            can't be read or is for another target.
         PipelineError: Teacher hooks are still in the graph.
         VerifyError: The graph breaks an invariant of its level.
         OperatorError: `strict`, and an operator fell back to float (names it, with the reason).
         TargetError: The target can't be built for here, or no C++ compiler was found.
     """
-    _check_options(graph, batch, threads, io)
+    if io not in ("float", "integer"):
+        raise OptionError(f"unknown io {io!r}", cure="choose one of float, integer")
+    check_options(graph, batch, threads)
+    choices = _open_database(database, target)
     try:
         fixed = backend_graph(graph, batch)
         return build(
@@ -61,7 +68,7 @@ def compile(
             io=io,
             strict=strict,
             history=fixed.history,
-            database=database,
+            database=choices,
         )
     except (MemoryError, OverflowError) as error:
         raise OptionError(
@@ -81,9 +88,33 @@ def backend_graph(graph: Graph, batch: int = 1) -> Graph:
     return integer.fix_batch(batch)
 
 
-def _check_options(graph: Graph, batch: int, threads: int, io: str) -> None:
-    if io not in ("float", "integer"):
-        raise OptionError(f"unknown io {io!r}", cure="choose one of float, integer")
+def _open_database(
+    database: str | os.PathLike[str] | Choices | None,
+    target: str | Target | Sequence[str | Target],
+) -> Choices | None:
+    """Return a database's choices; a folder is for one target."""
+    if not isinstance(database, str | os.PathLike):
+        return database
+    targets = find_targets(target)
+    if len(targets) > 1:
+        raise OptionError(
+            "a tuning database is for one target, and several are compiled for",
+            where=os.fspath(database),
+            cure="compile for one target",
+        )
+    from planish.backends.tuning.database import Database
+
+    return Database(database, targets[0], create=False)
+
+
+def check_options(graph: Graph, batch: int, threads: int) -> None:
+    """Raise an error if a graph can't be compiled with these options.
+
+    Raises:
+        ModelError: It is no graph.
+        OptionError: The batch or the threads are no counts.
+        PipelineError: Teacher hooks are still in the graph.
+    """
     if not isinstance(graph, Graph):
         raise ModelError(f"a {type(graph).__name__} is no graph", cure="capture the model first")
     for name, value in (("batch", batch), ("threads", threads)):

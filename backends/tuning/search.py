@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,11 @@ from tvm.target import Target as TvmTarget
 
 from ..choosing import Choice
 from .space import design_space, noted, stand_in, with_choice
+
+# How far a measurement tells of others, in columns of `features`.
+_REACH = 0.3
+# The weight of the made-up measurement.
+_PRIOR = 0.1
 
 _logger = logging.getLogger(__name__)
 _logger.addHandler(logging.NullHandler())
@@ -118,7 +122,7 @@ class Enumeration(PySearchStrategy):
     ) -> None:
         """Do nothing: the order is fixed."""
 
-    def clone(self) -> Enumeration:
+    def clone(self) -> Enumeration:  # type: ignore[override]
         """Return one with the same choices left."""
         return Enumeration(self._left)
 
@@ -173,7 +177,7 @@ class RulesFirst(PySearchStrategy):
         for strategy in self._strategies:
             strategy.notify_runner_results(measure_candidates, results)
 
-    def clone(self) -> RulesFirst:
+    def clone(self) -> RulesFirst:  # type: ignore[override]
         """Return one with clones of both."""
         first, *then = [strategy.clone() for strategy in self._strategies]
         return RulesFirst(first, then[0] if then else first)
@@ -181,17 +185,15 @@ class RulesFirst(PySearchStrategy):
 
 @derived_object
 class KnobModel(PyCostModel):
-    """Predicts a choice's speed from its knobs: gradient-boosted trees, one model a layer.
+    """Predicts a choice's speed beside the layer's fastest one so far, from like choices.
 
-    A score is the speed beside the layer's fastest choice so far, 1 where nothing is known.
+    A layer has dozens of choices and few knobs: that is too little for trees or networks.
     """
 
-    def __init__(self, choices: Mapping[str, Sequence[Choice]], seed: int = 0) -> None:
+    def __init__(self, choices: Mapping[str, Sequence[Choice]]) -> None:
         super().__init__()
         self._features = {workload: features(offered) for workload, offered in choices.items()}
         self._seconds: dict[str, dict[int, float]] = {workload: {} for workload in choices}
-        self._models: dict[str, Any] = {}
-        self._seed = seed
 
     def load(self, path: str) -> None:
         """Do nothing: the records teach it anew."""
@@ -211,7 +213,6 @@ class KnobModel(PyCostModel):
             workload, number = noted(candidate.sch.mod)
             seconds = [float(s) for s in result.run_secs] if result.run_secs else [1e3]
             self._seconds[workload][number] = min(seconds)
-            self._models.pop(workload, None)
 
     def predict(
         self, context: ms.TuneContext, candidates: list[MeasureCandidate]
@@ -223,35 +224,39 @@ class KnobModel(PyCostModel):
         return np.array(scores, np.float64)
 
     def _scores(self, workload: str) -> NDArray[np.float64]:
-        seconds = self._seconds[workload]
-        everything = self._features[workload]
-        if len(seconds) < 4:
-            return np.ones(len(everything))
-        if workload not in self._models:
-            import xgboost
+        """Return each choice's expected speed: measured ones count by how near they are.
 
-            numbers = list(seconds)
-            speed = min(seconds.values()) / np.array([seconds[n] for n in numbers])
-            model = xgboost.XGBRegressor(
-                n_estimators=40, max_depth=4, learning_rate=0.2, n_jobs=1, random_state=self._seed
-            )
-            model.fit(everything[numbers], speed)
-            self._models[workload] = np.maximum(model.predict(everything), 1e-3)
-        return self._models[workload].astype(np.float64)
+        Nadaraya, "On estimating regression", 1964, with one made-up measurement of full speed
+        everywhere: what is far from all that was measured is worth a try.
+        """
+        seconds = self._seconds[workload]
+        rows = self._features[workload]
+        if not seconds:
+            return np.ones(len(rows))
+        numbers = list(seconds)
+        speed = min(seconds.values()) / np.array([seconds[n] for n in numbers])
+        distance = np.abs(rows[:, None] - rows[None, numbers]).sum(2)
+        weights = np.exp(-distance / _REACH)
+        return (weights @ speed + _PRIOR) / (weights.sum(1) + _PRIOR)
 
 
 def features(choices: Sequence[Choice]) -> NDArray[np.float32]:
-    """Return one row a choice.
+    """Return one row a choice, each column between 0 and 1.
 
-    Each strategy and each word among the knobs is a column of 0 and 1; numbers are as they are;
-    a number that a choice does not have is NaN.
+    Strategies and words among the knobs are columns of 0 and 1; numbers are columns of their rank
+    among the values that the knob takes; a knob that a choice does not have is -1.
     """
     columns: dict[str, NDArray[np.float32]] = {}
     for row, choice in enumerate(choices):
         for name, value in {"strategy": choice.strategy, **choice.knobs}.items():
             number = isinstance(value, int | float)
             column = name if number else f"{name}={value}"
-            missing = np.nan if number else 0.0
-            values = columns.setdefault(column, np.full(len(choices), missing, np.float32))
+            values = columns.setdefault(column, np.full(len(choices), -1.0, np.float32))
             values[row] = value if number else 1.0
-    return np.stack(list(columns.values()), 1)
+    return np.stack([_ranks(values) for values in columns.values()], 1)
+
+
+def _ranks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    known = np.unique(values[values >= 0])
+    ranks = np.searchsorted(known, values) / max(len(known) - 1, 1)
+    return np.where(values >= 0, ranks, -1.0).astype(np.float32)

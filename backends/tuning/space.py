@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import tvm
 from tvm import IRModule
@@ -52,15 +53,16 @@ def design_space(choices: Sequence[Choice]) -> ms.space_generator.ScheduleFn:
         number = schedule.sample_categorical(list(range(count)), [1.0 / count] * count)
         schedule.annotate(schedule.get_sblock(_BLOCK), _NOTE, number)
 
-    mutators = {Neighbour(choices): 1.0}
+    mutators: Any = {Neighbour(choices): 1.0}
     return ms.space_generator.ScheduleFn(draw, sch_rules=[], postprocs=[], mutator_probs=mutators)
 
 
 def noted(module: IRModule) -> tuple[str, int]:
     """Return the workload of a scheduled module, and the number of its choice."""
     schedule = Schedule(module)
-    block = schedule.get(schedule.get_sblock(_BLOCK))
-    return str(module["main"].attrs[_WORKLOAD]), int(block.annotations[_NOTE])
+    block: Any = schedule.get(schedule.get_sblock(_BLOCK))
+    function: Any = module["main"]
+    return str(function.attrs[_WORKLOAD]), int(block.annotations[_NOTE])
 
 
 def with_choice(module: IRModule, space: Schedule, number: int) -> Schedule:
@@ -118,6 +120,6 @@ class Neighbour(PyMutator):
             near = list(range(len(self._choices)))
         return trace.with_decision(draw, self._random.choice(near), True)
 
-    def clone(self) -> Neighbour:
+    def clone(self) -> Neighbour:  # type: ignore[override]
         """Return one with random numbers of its own."""
         return Neighbour(self._choices, self._random.randrange(1 << 30))

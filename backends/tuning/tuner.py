@@ -228,7 +228,7 @@ def _search(
     enough = sum(len(new[task.workload]) for task in busy) <= trials
     share = max(SMALL, trials // len(busy))
     batch = max(1, min(BATCH, trials // len(busy)))
-    contexts = [
+    contexts: list[ms.TuneContext] = [
         Context(
             task.workload,
             task.choices,
@@ -240,7 +240,7 @@ def _search(
         for number, task in enumerate(busy)
     ]
     under_way: dict[str, Trial] = {}
-    model = KnobModel({task.workload: task.choices for task in busy}, seed)
+    model = KnobModel({task.workload: task.choices for task in busy})
     scheduler = ms.task_scheduler.GradientBased(seed=1 + seed)
     try:
         scheduler.tune(

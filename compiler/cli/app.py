@@ -21,6 +21,7 @@ from .export import export
 from .inspect import inspect
 from .lists import passes, targets
 from .run import run
+from .tune import tune
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -105,6 +106,7 @@ app.command(rich_help_panel=_MODELS)(capture)
 app.command(rich_help_panel=_MODELS)(inspect)
 app.command(rich_help_panel=_MODELS)(compress)
 app.command("compile", rich_help_panel=_MODELS)(compile_)
+app.command(rich_help_panel=_MODELS)(tune)
 app.command(rich_help_panel=_MODELS)(export)
 app.command(rich_help_panel=_MODELS)(run)
 app.command(rich_help_panel=_MODELS)(bench)

@@ -30,6 +30,9 @@ def compile_(
     threads: Annotated[int, typer.Option(min=1, help="Threads that a call may use.")] = 1,
     io: Annotated[str, typer.Option(help="float, or integer for quantized values.")] = "float",
     strict: Annotated[bool, typer.Option(help="An operator left in float is an error.")] = False,
+    database: Annotated[
+        Path | None, typer.Option(help="A folder that `planish tune` filled for the target.")
+    ] = None,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
@@ -43,7 +46,9 @@ def compile_(
 
     with stderr().status(f"compiling for {', '.join(each.name for each in chosen)}"):
         kind = cast("Literal['float', 'integer']", io)  # compile checks it
-        artifact = build(model, chosen, batch=batch, threads=threads, io=kind, strict=strict)
+        artifact = build(
+            model, chosen, batch=batch, threads=threads, io=kind, strict=strict, database=database
+        )
     artifact.save(output)
     if as_json:
         print_json({"output": str(output), **_summary(artifact)})

@@ -1,0 +1,88 @@
+"""tune: measure which kernels a network's layers run fastest with, and keep the results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from planish.backends.builder import fill_plan
+from planish.backends.plan import Plan
+from planish.backends.targets import find_target
+from planish.backends.tuning.database import Database
+from planish.backends.tuning.tuner import Progress, TuneResult, tune_plan
+from planish.ir.errors import OptionError
+from planish.ir.graph import Graph
+
+from .compilation import backend_graph, check_options
+
+if TYPE_CHECKING:
+    from planish.backends.target import Target
+
+
+def tune(
+    graph: Graph,
+    target: str | Target = "native",
+    *,
+    trials: int,
+    database: str | os.PathLike[str],
+    batch: int = 1,
+    threads: int = 1,
+    seconds: float | None = None,
+    rpc_tracker: str | None = None,
+    device_key: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    seed: int = 0,
+) -> TuneResult:
+    """Measure choices of kernels for a graph's layers; `planish.compile(database=)` uses them.
+
+    What the database knows already is not measured again. Ctrl-C ends it with what was found so
+    far; a process that is killed loses the measurement that it was at, nothing more.
+
+    Args:
+        graph: Of any level; float layers have no choices.
+        target: What to compile for: one target, which this machine or the devices can run.
+        trials: How many new choices to measure at most.
+        database: A folder, made if it is missing.
+        batch: The size that an open batch is fixed to.
+        threads: How many threads the kernels are laid out for; each number is tuned by itself.
+        seconds: How long to go on at most.
+        rpc_tracker: "host:port" of TVM's RPC tracker, to measure on the servers that it knows.
+        device_key: The key of those servers.
+        progress: Called after each measurement, perhaps from another thread.
+        seed: Of the search, where there are more choices than trials.
+
+    Raises:
+        OptionError: A bad option, or a database of another target.
+        TargetError: Nothing here can run the target's code, or no tracker or server answers.
+        VerifyError: The graph breaks an invariant of its level.
+    """
+    check_options(graph, batch, threads)
+    if trials < 1:
+        raise OptionError(f"trials is {trials}, it must be at least 1")
+    if seconds is not None and not seconds > 0:
+        raise OptionError(f"seconds is {seconds}, it must be above 0")
+    if (rpc_tracker is None) != (device_key is None):
+        raise OptionError(
+            "a tracker and a device key belong together",
+            cure="give both: rpc_tracker='127.0.0.1:9190', device_key='board'",
+        )
+    tracker = None
+    if rpc_tracker is not None:
+        from planish.backends.tuning.remote import parse_tracker
+
+        tracker = parse_tracker(rpc_tracker)
+    chosen = find_target(target)
+    known = Database(database, chosen, create=True)
+    plan = Plan(chosen, threads)
+    fill_plan(backend_graph(graph, batch), plan)
+    return tune_plan(
+        plan,
+        known,
+        trials=trials,
+        seconds=seconds,
+        tracker=tracker,
+        key=device_key or "",
+        progress=progress,
+        seed=seed,
+    )
