@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from planish.backends.profiling import Profile, StepTime
 
-_NUMBERS = (("time", 10), ("share", 6), ("GMAC/s", 6), ("of peak", 7))
+_NUMBERS = (("us", 7), ("share", 5), ("GMAC/s", 6), ("of peak", 7))
 _SMALL = 0.001  # of the time: rows below have no line of their own, unless they multiply
 
 
@@ -63,18 +63,12 @@ def profile_table(profile: Profile) -> Table:
     """Return one row a layer and kernel family, in the network's order; tiny ones together."""
     from functools import reduce
 
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
     from planish.backends.profiling import StepTime
 
     title = f"{profile.target}, {profile.threads} thread(s)"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    table.add_column("layer", overflow="ellipsis", no_wrap=True)
-    table.add_column("kernel", overflow="ellipsis", no_wrap=True)
-    for name, width in _NUMBERS:
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    table = _table(title, ("layer", "kernel"))
     rows = profile.by_layer()
     shown = [row for row in rows if row.macs or row.microseconds >= _SMALL * profile.sum]
     for row in shown:
@@ -88,28 +82,37 @@ def profile_table(profile: Profile) -> Table:
 
 def kind_table(profile: Profile) -> Table:
     """Return one row a kernel family and kind of layer, the slowest first."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("kernel", overflow="ellipsis", no_wrap=True)
-    for name, width in _NUMBERS:
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    table = _table("by kernel", ("kernel",))
     for row in profile.by_kind():
         if row.microseconds >= _SMALL * profile.sum:
             table.add_row(_kernel(row), *_numbers(profile, row))
     return table
 
 
+def _table(title: str, names: tuple[str, ...]) -> Table:
+    """Return a table whose names are cut where there is no room, and whose numbers never are."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    taken = sum(width + 2 for _, width in _NUMBERS) + 2 * len(names) + 3
+    room = max((stdout().width - taken) // len(names), 12)
+    for name in names:
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=room)
+    for name, width in _NUMBERS:
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    return table
+
+
 def _kernel(row: StepTime) -> str:
-    name = f"{row.family} {row.kind}".strip()
+    name = row.kind if row.kind.startswith(row.family) else f"{row.family} {row.kind}".strip()
     return name if row.calls == 1 else f"{name}, {row.calls} calls"
 
 
 def _numbers(profile: Profile, row: StepTime) -> list[str]:
     share = profile.peak_share(row)
     return [
-        f"{row.microseconds:.1f} us",
+        f"{row.microseconds:.1f}",
         f"{row.microseconds / profile.sum:.1%}" if profile.sum else NOTHING,
         f"{row.gmacs:.0f}" if row.gmacs else "",
         f"{share:.0%}" if share else "",
