@@ -48,6 +48,16 @@ def test_a_residual_lives_until_it_is_added() -> None:
     assert place_values(plan) == 128 + 256 + 256 + 64
 
 
+def test_the_better_of_two_orders() -> None:
+    """Largest first, the long-lived value would lie above the widest one, and `late` above it."""
+    wide, wider, long, late = values(256, 320, 192, 192)
+    plan = plan_of([long], [wider, long], [wide, long, late], [wide, long])
+    spans = lifetimes(plan)
+    assert [spans[v] for v in (wide, wider, long, late)] == [(2, 3), (1, 1), (0, 3), (2, 2)]
+    assert place_values(plan) == least_bytes(spans) + 64 == 256 + 192 + 192 + 64
+    assert long.offset == 0
+
+
 def test_only_the_workspace_counts() -> None:
     (inside,) = values(192)
     outside = Value("x", dense_layout((9,), "uint8"), place="input")
