@@ -82,7 +82,7 @@ def _channels(recipe: dict[str, Any], values: Array) -> Array:
     return padded
 
 
-def _dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
+def dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """[group, block, run, step, lane, neighbour]: see kernels.dot_product.
 
     With `split`, the lanes of a vector, [..., vector, parity, lane, pair] instead: see
@@ -109,14 +109,14 @@ def _dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     packed[:, :count, :, : runs.shape[-1]] = runs
     packed = packed.reshape(groups, blocks, lanes, runs.shape[2], steps, neighbours)
     packed = packed.transpose(0, 1, 3, 4, 2, 5).astype(recipe["dtype"])
-    split = recipe.get("split")
-    if not split:
-        return packed
-    return (
-        packed.reshape(*packed.shape[:4], -1, split, neighbours // 2, 2)
-        .swapaxes(-2, -1)
-        .swapaxes(-3, -2)
-    )
+    return split_neighbours(packed, recipe["split"]) if "split" in recipe else packed
+
+
+def split_neighbours(weights: Array, lanes: int) -> Array:
+    """[..., vector * lane, neighbour] as [..., vector, parity, lane, pair]."""
+    *outer, channels, neighbours = weights.shape
+    pairs = weights.reshape(*outer, channels // lanes, lanes, neighbours // 2, 2)
+    return pairs.swapaxes(-2, -1).swapaxes(-3, -2)
 
 
 def folded_bias(recipe: dict[str, Any], tensors: Tensors) -> Array:
@@ -145,9 +145,12 @@ RECIPES: dict[str, Recipe | str] = {
     "raw": _raw,
     "constant": _constant,
     "table": _table,
-    "dot-weights": _dot_weights,
+    "dot-weights": dot_weights,
     "dot-bias": _dot_bias,
     "dot-multiplier": _dot_multiplier,
+    "hybrid-weights": "packing_hybrid:hybrid_weights",
+    "hybrid-offsets": "packing_hybrid:hybrid_offsets",
+    "hybrid-table": "packing_hybrid:hybrid_table",
     "depthwise-weights": "packing_depthwise:depthwise_weights",
     "depthwise-bias": "packing_depthwise:depthwise_bias",
     "depthwise-multiplier": "packing_depthwise:depthwise_multiplier",

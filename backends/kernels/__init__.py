@@ -14,6 +14,7 @@ from typing import Any
 # Family name to "module:builder". A builder takes the options and returns a tvm.tirx.PrimFunc.
 FAMILIES: dict[str, str] = {
     "direct": "direct:build",
+    "hybrid": "hybrid:build",
     "dot-product": "dot_product:build",
     "depthwise": "depthwise:build",
     "matmul": "matmul:build",

@@ -125,7 +125,7 @@ def _layer_cycles(layer: Layer, plan: Plan, tile: tuple[int, int, int], steps: i
     )
 
 
-def _chunk(layer: Layer, geometry: Geometry, rows: int, blocks: int, threads: int) -> int:
+def lines_of_a_task(layer: Layer, geometry: Geometry, rows: int, blocks: int, threads: int) -> int:
     """Return how many tiles of lines a task takes."""
     tiles = -(-geometry.lines // rows)
     chunks = -(-layer.x.nbytes // geometry.images // CHUNK_BYTES) if blocks > 1 else 1
@@ -152,7 +152,7 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
         other_steps=geometry.other,
         window=(layer.kernel[0], _run_steps(layer, dot), row * layer.dilation[0]),
         blocks=part.blocks,
-        chunk=_chunk(layer, geometry, rows, part.blocks, plan.threads if parallel else 1),
+        chunk=lines_of_a_task(layer, geometry, rows, part.blocks, plan.threads if parallel else 1),
         narrow=part.narrow,
         plain=layer.stored_zero_point == 0,
         parallel=parallel,

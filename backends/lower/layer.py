@@ -141,6 +141,7 @@ class Layer:
 # dot in its name, any other. See docs/add-a-kernel.md.
 STRATEGIES: dict[str, str] = {
     "depthwise": "depthwise:Depthwise",
+    "hybrid": "hybrid:Hybrid",
     "direct": "direct:Direct",
     "dot-product": "dot_product:DotProduct",
 }

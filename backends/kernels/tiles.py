@@ -1,0 +1,129 @@
+"""Loops over tiles of a dense layer's outputs: where they lie, how they begin, how they end.
+
+Output pixels are `images` times `lines` times `length`, evenly far from each other in every
+operand, and all of these distances are fixed at compile time. A tile is `rows` lines by `columns`
+pixels by `vectors` vectors of output channels. The last tile of a line, and the last lines, start
+early instead of being short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .epilogue import Epilogue
+from .statements import T, let, load, local, loop, store
+
+Steps = tuple[int, int, int]
+# multiply(tensors, sums, start, block): adds to the int32 sums, one buffer a pixel, what the
+# windows that begin `start` elements into x give for a block of output channels.
+Multiply = Callable[[dict[str, Any], list[Any], Any, Any], None]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A layer's outputs as tiles.
+
+    Attributes:
+        lanes: int32 lanes of a vector.
+        tile: (rows, columns, vectors).
+        pixels: (images, lines, length) of the output.
+        x_steps: Elements from one image, line and pixel's window to the next in x.
+        y_steps: The same in y.
+        other_steps: The same in the residual's other summand, if there is one.
+        blocks: Blocks of `vectors * lanes` output channels.
+        chunk: Tiles of lines that one task takes before it goes on to the next block.
+        storage: Dtype of y and of the other summand.
+        narrow: The last vector of the last block has half its lanes.
+        plain: The zero point of y is 0.
+        parallel: Share the tasks between the threads of TVM's pool.
+    """
+
+    lanes: int
+    tile: tuple[int, int, int]
+    pixels: tuple[int, int, int]
+    x_steps: Steps
+    y_steps: Steps
+    other_steps: Steps | None
+    blocks: int
+    chunk: int
+    storage: str = "uint8"
+    narrow: bool = False
+    plain: bool = False
+    parallel: bool = False
+
+    @property
+    def width(self) -> int:
+        """Output channels of a block."""
+        return self.lanes * self.tile[2]
+
+    def distances(self, steps: Steps) -> list[int]:
+        """Return how far each pixel of a tile is from the first one."""
+        rows, columns, _ = self.tile
+        return [r * steps[1] + c * steps[2] for r in range(rows) for c in range(columns)]
+
+    def emit(self, multiply: Multiply, tensors: dict[str, Any]) -> None:
+        """Emit the loops.
+
+        Args:
+            multiply: Emits what a tile's sums are made of.
+            tensors: The kernel's buffers and numbers, by name.
+        """
+        images, lines, length = self.pixels
+        rows, columns, _ = self.tile
+        line_tiles, column_tiles = -(-lines // rows), -(-length // columns)
+        chunks = -(-line_tiles // self.chunk)
+        finish = Epilogue(self.lanes, self.storage, self.other_steps is not None, self.plain)
+        with loop(images * chunks * self.blocks, parallel=self.parallel) as task:
+            block = let(task % self.blocks)
+            image = let(task // (self.blocks * chunks))
+            first_tile = let(task // self.blocks % chunks * self.chunk)
+            count = T.min(self.chunk, line_tiles - first_tile)
+            with loop(count) as i, loop(column_tiles) as j:
+                line = let(T.min((first_tile + i) * rows, lines - rows))
+                column = let(T.min(j * columns, length - columns))
+
+                def place(steps: Steps) -> Any:
+                    return let(image * steps[0] + line * steps[1] + column * steps[2])
+
+                sums = self._begin(tensors["bias"], block)
+                multiply(tensors, sums, place(self.x_steps), block)
+                y_at = let(place(self.y_steps) + block * self.width)
+                other = self.other_steps
+                other_at = let(place(other) + block * self.width) if other else None
+                self._finish(finish, finish.bound(tensors), sums, block, y_at, other_at)
+
+    def _begin(self, bias: Any, block: Any) -> list[Any]:
+        """Return a buffer of sums a pixel: TVM keeps no more than 1 KiB of one on the stack."""
+        rows, columns, vectors = self.tile
+        sums = [local(self.width, "int32") for _ in range(rows * columns)]
+        for v in range(vectors):
+            first = let(load(bias, (block * vectors + v) * self.lanes, self.lanes))
+            for pixel_sums in sums:
+                store(pixel_sums, v * self.lanes, first, self.lanes)
+        return sums
+
+    def _finish(
+        self,
+        finish: Epilogue,
+        tensors: dict[str, Any],
+        sums: list[Any],
+        block: Any,
+        y_at: Any,
+        other_at: Any | None,
+    ) -> None:
+        lanes, vectors = self.lanes, self.tile[2]
+        y_distances = self.distances(self.y_steps)
+        other_distances = self.distances(self.other_steps) if self.other_steps else y_distances
+        for p, pixel_sums in enumerate(sums):
+            for v in range(vectors):
+                last = self.narrow and v == vectors - 1
+                finish.store(
+                    tensors,
+                    load(pixel_sums, v * lanes, lanes),
+                    load(tensors["multiplier"], (block * vectors + v) * lanes, lanes),
+                    y_at + (y_distances[p] + v * lanes),
+                    None if other_at is None else other_at + (other_distances[p] + v * lanes),
+                    half=(block == self.blocks - 1) if last else None,
+                )
