@@ -50,6 +50,7 @@ class LayerResult:
         tuned_us: With the best choice.
         measured: How many choices have a valid measurement.
         offered: How many there are.
+        tuned: Whether the best choice is another one than without tuning.
         errors: What could not be measured or gave wrong numbers, one line each.
     """
 
@@ -62,6 +63,7 @@ class LayerResult:
     tuned_us: float | None
     measured: int
     offered: int
+    tuned: bool
     errors: list[str]
 
 
@@ -319,6 +321,7 @@ def _result(task: Task, database: Database) -> LayerResult:
         best.us if best else None,
         len(set(measured) & set(task.keys)),
         len(task.choices),
+        Task.key(choice) != Task.key(task.untuned),
         errors,
     )
 

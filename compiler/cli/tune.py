@@ -129,7 +129,7 @@ def _gain(untuned: float | None, tuned: float | None) -> str:
     if not untuned or tuned is None:
         return ""
     saved = 100 * (1 - tuned / untuned)
-    return f"-{saved:.1f} %" if saved >= 0.05 else "as untuned"
+    return f"-{saved:.1f} %" if saved >= 0.05 else "no gain"
 
 
 def _time(seconds: float) -> str:
@@ -144,8 +144,8 @@ def _print(result: TuneResult) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("layer", overflow="fold")
-    for name in ("layers", "untuned us", "tuned us", "gain", "measured"):
-        table.add_column(name, justify="right")
+    for name in ("times", "untuned us", "tuned us", "gain", "measured"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("choice", overflow="fold")
     for layer in result.layers:
         table.add_row(
@@ -153,9 +153,9 @@ def _print(result: TuneResult) -> None:
             str(len(layer.layers)),
             _microseconds(layer.untuned_us),
             _microseconds(layer.tuned_us),
-            _gain(layer.untuned_us, layer.tuned_us),
+            _gain(layer.untuned_us, layer.tuned_us) if layer.tuned else "",
             f"{layer.measured}/{layer.offered}",
-            escape(_choice(layer.strategy, layer.knobs)),
+            escape(_choice(layer.strategy, layer.knobs)) if layer.tuned else "as untuned",
         )
     stdout().print(table)
     stdout().print(
@@ -164,7 +164,7 @@ def _print(result: TuneResult) -> None:
     )
     stdout().print(
         f"{result.trials} trials in {_time(result.seconds)}"
-        + (f", stopped: {result.stopped}" if result.stopped else "")
+        + (f", stopped: {result.stopped}" if result.stopped not in (None, "trials") else "")
         + f"; database {result.database}",
         markup=False,
     )
