@@ -271,6 +271,10 @@ class Database:
         records = self._records.get(workload, [])
         return {record.choice for record in records if record.base_choice == wanted}
 
+    def records(self, workload: str) -> list[Record]:
+        """Return all records of a workload, in their order."""
+        return list(self._records.get(workload, []))
+
     def errors(self, workload: str) -> list[Record]:
         """Return the records of what could not be measured."""
         return [r for r in self._records_now(workload) if r.error is not None]

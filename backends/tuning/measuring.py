@@ -171,17 +171,22 @@ def measure_here(folder: str, base_folder: str, settings: Settings) -> Timed:
     """Measure a choice on this machine."""
     if settings.threads > 1:
         use_threads(settings.threads)
-    sides = [_Here(Path(place)) for place in (base_folder, folder)]
+    sides = [LocalKernel(Path(place)) for place in (base_folder, folder)]
     outputs = [side.first_output() for side in sides]
     difference, values = compared(*outputs)
     base, other, rounds = in_turns(sides[0].seconds, sides[1].seconds, settings.seconds)
     return Timed(other * 1e6, base * 1e6, rounds, difference, values)
 
 
-class _Here:
+class LocalKernel:
     """A kernel loaded into this process, with copies of its parameters."""
 
     def __init__(self, folder: Path) -> None:
+        """Load what `store` wrote.
+
+        Raises:
+            RuntimeError: It can't be loaded.
+        """
         ffi = load_ffi()
         self._stored = Stored.read(folder)
         step = self._stored.copy_bytes
@@ -198,6 +203,11 @@ class _Here:
         self._next = 0
 
     def first_output(self) -> NDArray[Any]:
+        """Run once; return the result, floats as their bits.
+
+        Raises:
+            RuntimeError: A thread failed.
+        """
         self._range[:] = 0, 1
         status = self._entry(*self._arguments)
         if status:

@@ -36,7 +36,8 @@ from .worker import MeasureError, ServerError, Worker
 
 # Seconds that a measurement may take before its process is killed.
 _PATIENCE = 60.0
-_ATTEMPTS = 3
+# How often a measurement is tried where a process is lost, here and on servers.
+_ATTEMPTS_HERE, _ATTEMPTS = 2, 3
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
@@ -324,11 +325,12 @@ class Measuring:
         settings = self._shop.settings
         if trial.again:
             settings = replace(settings, seconds=4 * settings.seconds)
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempts = _ATTEMPTS if settings.tracker else _ATTEMPTS_HERE
+        for attempt in range(1, attempts + 1):
             try:
                 return worker.measure(trial.folder, trial.base_folder, settings)
             except ServerError:
-                if attempt == _ATTEMPTS or not self._goes_on():
+                if attempt == attempts or not self._goes_on():
                     raise
         raise AssertionError("the last attempt returns or raises")
 

@@ -265,6 +265,9 @@ def _search(
 
 def _measure_again(tasks: Sequence[Task], shop: Shop, measuring: Measuring) -> None:
     """Measure the fastest choices of each layer once more: the best of many was lucky too."""
+    ended = shop.reason
+    if ended == "trials":
+        shop.reason = None  # these are no trials
     with contextlib.suppress(Stopped):
         for task in tasks:
             measured = shop.database.measured(task.workload)
@@ -275,10 +278,9 @@ def _measure_again(tasks: Sequence[Task], shop: Shop, measuring: Measuring) -> N
             least = measured[rivals[0]].ratio if rivals else 1.0
             close = [key for key in rivals if measured[key].ratio <= least * CLOSE]
             for key in close[:_MOST_AGAIN] if least < 0.99 else []:
-                if shop.reason == "trials":
-                    shop.reason = None
                 shop.check()
                 measuring.begin(shop.build(task, task.keys.index(key), again=True))
+    shop.reason = shop.reason or ended
 
 
 @contextlib.contextmanager
