@@ -244,19 +244,20 @@ def features(choices: Sequence[Choice]) -> NDArray[np.float32]:
     """Return one row a choice, each column between 0 and 1.
 
     Strategies and words among the knobs are columns of 0 and 1; numbers are columns of their rank
-    among the values that the knob takes; a knob that a choice does not have is -1.
+    among the values that the knob takes, -1 for a choice that does not have the knob.
     """
-    columns: dict[str, NDArray[np.float32]] = {}
+    numbers: dict[str, NDArray[np.float32]] = {}
+    words: dict[str, NDArray[np.float32]] = {}
     for row, choice in enumerate(choices):
         for name, value in {"strategy": choice.strategy, **choice.knobs}.items():
-            number = isinstance(value, int | float)
-            column = name if number else f"{name}={value}"
-            values = columns.setdefault(column, np.full(len(choices), -1.0, np.float32))
-            values[row] = value if number else 1.0
-    return np.stack([_ranks(values) for values in columns.values()], 1)
+            if isinstance(value, int | float):
+                numbers.setdefault(name, np.full(len(choices), np.nan, np.float32))[row] = value
+            else:
+                words.setdefault(f"{name}={value}", np.zeros(len(choices), np.float32))[row] = 1.0
+    return np.stack([*words.values(), *map(_ranks, numbers.values())], 1)
 
 
 def _ranks(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    known = np.unique(values[values >= 0])
+    known = np.unique(values[~np.isnan(values)])
     ranks = np.searchsorted(known, values) / max(len(known) - 1, 1)
-    return np.where(values >= 0, ranks, -1.0).astype(np.float32)
+    return np.where(np.isnan(values), -1.0, ranks).astype(np.float32)
