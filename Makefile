@@ -46,8 +46,8 @@ format: $(READY) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(FILES) ## measure against other runtimes (report in build/bench)
-	$(BIN)/python -m benchmarks
+bench: $(FILES) ## measure against other runtimes (report in build/bench), five minutes
+	$(BIN)/python -m benchmarks $(ARGS)
 
 families: $(FILES) ## take every torchvision family to int8 (docs/model-families.md), five minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families $(ARGS)

@@ -1,121 +1,159 @@
-"""Measure: `python -m benchmarks` (`make bench`).
+"""Measure planish beside ONNX Runtime and OpenVINO: `python -m benchmarks` (`make bench`).
 
-Every network is quantized by planish and, with the same calibration batches, by ONNX Runtime; all
-run one sample on one thread, in turns. Prints a table and writes build/bench/results.json.
+Every network becomes one quantized ONNX file. `planish bench` runs it in all runtimes, in turns, in
+a process of its own for each group of networks; a second one profiles planish's kernels. Prints a
+table; writes results, a page and a picture to build/bench, or with --write-docs to docs/benchmarks.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import planish
-from planish import passes
-from planish.ir import PlanishError, unknown
+from planish.ir import ModelError, OptionError, PlanishError, unknown
 from planish.ir.files import write_beside
-from planish.latency import Timing, interleaved
-from planish.peers import Runtime, onnx_runtimes
 
-from .networks import NETWORKS, Network
+from .networks import GROUPS, Network, prepare
+from .page import write_page
+from .results import int8_bytes, missing, result_table, thread_counts
 
-_CALIBRATION = 8  # batches
-_BATCH = 32  # samples
+BUILD = Path("build/bench")
+DOCS = Path("docs/benchmarks")
+_PEERS = "onnxruntime,openvino"
 
 
-def runtimes(network: Network, target: str, folder: Path) -> list[Runtime]:
-    """Return the network compiled by planish, then as other runtimes have it.
+def chosen(only: str) -> list[tuple[Network, ...]]:
+    """Return the groups with a network whose name has `only` in it.
 
-    Args:
-        network: What to measure.
-        target: planish's target.
-        folder: Where files go that are needed while the runtimes are measured.
+    Raises:
+        OptionError: There is none.
     """
-    graph = planish.capture(network.make(), network.samples(2, seed=0))
-    batches = [network.samples(_BATCH, seed) for seed in range(1, _CALIBRATION + 1)]
-    steps = planish.Pipeline([passes.FoldBatchNorm(), passes.InsertQDQ()])
-    artifact = planish.compile(steps.run(graph, batches, target=target).graph, target)
-    own = Runtime("planish int8", network.name, artifact, artifact.nbytes)
-    return [own, *onnx_runtimes(graph, network.name, folder, batches)]
-
-
-def measure(network: Network, target: str, runs: int) -> list[dict[str, Any]]:
-    """Return one row a runtime: its name, times in milliseconds, bytes, or why it's missing."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = runtimes(network, target, Path(folder))
-        sample = network.samples(1, seed=0).numpy()
-        calls = {r.name: lambda r=r: r.run(sample) for r in found if r.reason is None}
-        timings = interleaved(calls, runs)
-    return [_row(network, runtime, timings.get(runtime.name)) for runtime in found]
-
-
-def _row(network: Network, runtime: Runtime, timing: Timing | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"network": network.name, "runtime": runtime.name}
-    if timing is None:
-        return row | {"reason": runtime.reason}
-    return row | {
-        "median_ms": timing.median,
-        "min_ms": timing.minimum,
-        "runs": timing.runs,
-        "bytes": runtime.nbytes,
-    }
-
-
-def table(rows: list[dict[str, Any]]) -> Table:
-    """Return the rows as a table; planish's, the first of each network, is what others face."""
-    shown = Table(box=box.SIMPLE_HEAD, title="one sample, one thread", title_justify="left")
-    shown.add_column("network", no_wrap=True)
-    shown.add_column("runtime", no_wrap=True)
-    for name in ("median", "minimum", "against planish"):
-        shown.add_column(name, justify="right")
-    own = 0.0
-    for row in rows:
-        if "reason" in row:
-            shown.add_row(row["network"], row["runtime"], "", "", row["reason"])
-            continue
-        first = row["runtime"].startswith("planish")
-        own = row["min_ms"] if first else own
-        times = (f"{row['median_ms']:.3f} ms", f"{row['min_ms']:.3f} ms")
-        ratio = "" if first else f"{row['min_ms'] / own:.2f} x"
-        shown.add_row(row["network"] if first else "", row["runtime"], *times, ratio)
-    return shown
-
-
-def _chosen(only: str) -> list[Network]:
-    found = [network for network in NETWORKS if only.lower() in network.name.lower()]
+    found = [g for g in GROUPS if any(only.lower() in network.name.lower() for network in g)]
     if not found:
-        raise unknown("network", only, [network.name for network in NETWORKS])
+        raise unknown("network", only, [network.name for group in GROUPS for network in group])
     return found
 
 
-def main(
-    output: Annotated[Path, typer.Option(help="File for the results.")] = Path(
-        "build/bench/results.json"
-    ),
-    target: Annotated[str, typer.Option(help="planish's target.")] = "native",
-    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 300,
-    only: Annotated[str, typer.Option(help="Networks whose name has this in it.")] = "",
-) -> None:
-    """Measure planish beside other runtimes, one sample on one thread."""
-    console = Console()
+def measure(
+    networks: list[tuple[Network, Path]], options: list[str], profile: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Run `planish bench` on a group; return a row a network, and what the machine is.
+
+    Args:
+        networks: With their ONNX files.
+        options: Of `planish bench`, without `--threads` and `--runs` those of the profile, too.
+        profile: Whether to profile each as well.
+    """
+    paths = [str(path) for _, path in networks]
+    found = _planish("bench", *paths, "--against", _PEERS, *options)
     rows: list[dict[str, Any]] = []
+    for network, path in networks:
+        results, missing = (
+            [row for row in found[key] if row["model"] == str(path)]
+            for key in ("results", "not_measured")
+        )
+        rows.append(
+            {
+                "network": network.name,
+                "goal": network.goal,
+                "beside": networks[0][0].name if network.keep is not None else None,
+                "int8_bytes": int8_bytes(path),
+                "results": results,
+                "not_measured": missing,
+            }
+        )
+        if profile:
+            (rows[-1]["profile"],) = _planish("bench", str(path), "--profile", *_alone(options))[
+                "profiles"
+            ]
+    machine = {key: found[key] for key in ("processor", "versions", "target", "isa")}
+    return rows, machine
+
+
+def _alone(options: list[str]) -> list[str]:
+    """Return the options of a profile: on one thread."""
+    at = options.index("--threads")
+    return [*options[:at], *options[at + 2 :]]
+
+
+def _planish(*words: str) -> dict[str, Any]:
+    """Run planish's command line in a new process; return the JSON that it prints.
+
+    Raises:
+        ModelError: It failed; what it said is on the screen.
+    """
+    command = [sys.executable, "-m", "planish.cli", *words, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise ModelError(f"planish {' '.join(words)} ended with status {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Networks whose name has this in it.")] = "",
+    threads: Annotated[str, typer.Option(help="Threads of a call.")] = "1,2",
+    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 30,
+    target: Annotated[str, typer.Option(help="planish's target (native).")] = "",
+    isa: Annotated[str, typer.Option(help="avx2: nobody uses newer instructions.")] = "",
+    profile: Annotated[bool, typer.Option(help="Time planish's kernels one by one, too.")] = True,
+    write_docs: Annotated[
+        bool, typer.Option("--write-docs", help=f"Write to {DOCS} instead of {BUILD}.")
+    ] = False,
+) -> None:
+    """Measure planish beside other runtimes, the same quantized models in all of them."""
+    console = Console()
+    options = ["--threads", threads, "--runs", str(runs)]
+    options += [*(["--target", target] if target else []), *(["--isa", isa] if isa else [])]
+    folder = DOCS if write_docs else BUILD
+    began = time.time()
+    rows: list[dict[str, Any]] = []
+    machine: dict[str, Any] = {}
     try:
-        for network in _chosen(only):
-            with console.status(network.name):
-                rows += measure(network, target, runs)
+        if write_docs and only:
+            raise OptionError("--write-docs takes all networks", cure="leave out --only")
+        for group in chosen(only):
+            ready = _ready(group, rows, console)
+            if ready:
+                measured, machine = measure(ready, options, profile)
+                rows += measured
     except PlanishError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(2) from error
-    console.print(table(rows))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_beside(output, (json.dumps(rows, indent=2) + "\n").encode())
-    console.print(f"written: {output}")
+    found = {**machine, "planish": planish.__version__, "date": time.strftime("%Y-%m-%d")}
+    found |= {"seconds": round(time.time() - began), "networks": rows}
+    for count in thread_counts(found):
+        console.print(result_table(found, count))
+    for line in missing(found):
+        console.print(f"not measured: {line}", markup=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{isa or target or 'native'}.json"
+    write_beside(path, (json.dumps(found, indent=1) + "\n").encode())
+    for written in (path, *write_page(folder)):
+        console.print(f"written: {written}")
+
+
+def _ready(
+    group: tuple[Network, ...], rows: list[dict[str, Any]], console: Console
+) -> list[tuple[Network, Path]]:
+    """Return a group's networks with their files; add a row with a reason for what can't be had."""
+    models = BUILD / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    found: list[tuple[Network, Path]] = []
+    for network in group:
+        with console.status(f"preparing {network.name}"):
+            try:
+                found.append((network, prepare(network, models)))
+            except ModelError as error:
+                rows.append({"network": network.name, "reason": str(error)})
+    return found
 
 
 if __name__ == "__main__":

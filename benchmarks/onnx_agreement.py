@@ -32,7 +32,7 @@ from planish.ir.graph import Graph
 from planish.ir.origin import get_origin
 from planish.onnx_runtime import quantize_onnx
 
-from .networks import NETWORKS, Network
+from .networks import SMALL, Network
 
 _SAMPLES = 64
 _CALIBRATION = 2  # batches of 32
@@ -100,7 +100,7 @@ def networks() -> list[Network]:
         torch.manual_seed(0)
         return Mixed().eval()
 
-    return [*NETWORKS, Network("mixed operators", (3, 32, 32), mixed)]
+    return [*SMALL, Network("mixed operators", (3, 32, 32), mixed)]
 
 
 def compare(network: Network, folder: Path) -> Iterator[Row]:
