@@ -43,8 +43,11 @@ class Target:
 
     @property
     def registers(self) -> int:
-        """Vector registers: AVX-512 has 32, also for narrower vectors."""
-        return 32 if self.vector_bits == 512 else 16
+        """Vector registers that a tile may fill.
+
+        AVX-512 has 32, also for narrower vectors; LLVM copies and spills in loops that need all.
+        """
+        return 31 if self.vector_bits == 512 else 16
 
     @property
     def tuned_as(self) -> str:

@@ -36,12 +36,9 @@ class Instruction:
     temporaries: int = 0
 
     def fits(self, pixels: int, vectors: int, registers: int) -> bool:
-        """Whether a tile leaves room for its weights, one activation and the temporaries.
-
-        Of 32 registers LLVM gets by with 31: a loop that needs all of them copies and spills.
-        """
+        """Whether a tile leaves room for its weights, one activation and the temporaries."""
         weights = vectors * (2 if self.split else 1)
-        return pixels * vectors + weights + 1 + self.temporaries <= min(registers, 31)
+        return pixels * vectors + weights + 1 + self.temporaries <= registers
 
     def packing(self, lanes: int) -> dict[str, Any]:
         """What the recipe "dot-weights" has to know, for vectors of this many lanes."""
