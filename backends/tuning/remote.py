@@ -6,8 +6,10 @@ HOST:PORT --key KEY`) and lends each to one client at a time.
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,22 @@ def _connect(tracker: tuple[str, int]) -> socket.socket:
     return connection
 
 
+def _lend(connection: socket.socket, tracker: tuple[str, int], key: str) -> tuple[str, int, str]:
+    """Wait for a free server; return its host, port and the word that it lets a client in by.
+
+    Raises:
+        LostServerError: There is none, or none becomes free.
+    """
+    base.sendjson(connection, [base.TrackerCode.REQUEST, key, "", 1])
+    end = time.monotonic() + _SESSION
+    while not select.select([connection], [], [], 1.0)[0]:
+        # The tracker says nothing of servers that went while somebody waits for them.
+        if not list_servers(tracker, key) or time.monotonic() > end:
+            raise LostServerError("no server became free")
+    _, (host, port, matchkey) = base.recvjson(connection)
+    return host, port, matchkey
+
+
 class Session:
     """A server lent by the tracker, for one measurement.
 
@@ -108,11 +126,9 @@ class Session:
             LostServerError: The server does not answer.
         """
         assert settings.tracker is not None
-        with _connect(settings.tracker) as tracker:
-            tracker.settimeout(_SESSION)
+        with _connect(settings.tracker) as connection:
             try:
-                base.sendjson(tracker, [base.TrackerCode.REQUEST, settings.key, "", 1])
-                _, (host, port, matchkey) = base.recvjson(tracker)
+                host, port, matchkey = _lend(connection, settings.tracker, settings.key)
                 self.server = _address(host, port)
                 self._session: Any = rpc.connect(host, port, matchkey, _SESSION)
             except (OSError, RuntimeError, ValueError) as error:

@@ -306,6 +306,8 @@ class Measuring:
     def _measure(self, trial: Trial) -> Timed | str:
         """Measure a trial, write down what became of it, and return that."""
         shop = self._shop
+        if shop.reason not in (None, "trials"):
+            return "stopped"
         worker = self._free.get()
         timed, error = None, None
         try:
