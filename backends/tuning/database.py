@@ -334,4 +334,4 @@ def export_table(databases: Iterable[Database]) -> str:
             if best is not None and best.ratio < 1:
                 row = json.dumps([best.choice.strategy, dict(best.choice.knobs)])
                 rows.setdefault(workload, f"{json.dumps(workload)}: {row}")
-    return "{\n" + ",\n".join(rows[key] for key in sorted(rows)) + "\n}\n"
+    return "\n".join(["{", ",\n".join(rows[key] for key in sorted(rows)), "}", ""])

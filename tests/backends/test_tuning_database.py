@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from planish.backends.choosing import Choice, Table
+from planish.backends.choosing import TABLES, Choice, Table
+from planish.backends.lower.layer import STRATEGIES
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database, Record, export_table
 from planish.ir.errors import OptionError
@@ -224,3 +225,21 @@ def test_a_table_holds_what_beats_the_rules(database: Make, tmp_path: Path) -> N
     assert best is not None
     assert (best.strategy, best.knobs, best.source) == ("direct", {"rows": 2}, "table")
     assert table.find(other) is None
+
+
+def test_an_empty_table(database: Make, tmp_path: Path) -> None:
+    file = tmp_path / "table.json"
+    file.write_text(export_table([database()]))
+    assert Table(file).find(WORKLOAD) is None
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TABLES.glob("*.json")) or [pytest.param(None, marks=pytest.mark.skip)], ids=str
+)
+def test_shipped_tables_can_be_read(path: Path) -> None:
+    rows = json.loads(path.read_text())
+    assert rows
+    for workload, (strategy, knobs) in rows.items():
+        assert json.dumps(json.loads(workload), separators=(",", ":")) == workload
+        assert strategy in STRATEGIES
+        assert isinstance(knobs, dict)
