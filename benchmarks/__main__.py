@@ -103,6 +103,7 @@ def main(
     runs: Annotated[int, typer.Option(min=1, help="Timed calls of each.")] = 30,
     target: Annotated[str, typer.Option(help="planish's target (native).")] = "",
     isa: Annotated[str, typer.Option(help="avx2: nobody uses newer instructions.")] = "",
+    database: Annotated[str, typer.Option(help="A folder that `planish tune` filled.")] = "",
     profile: Annotated[bool, typer.Option(help="Time planish's kernels one by one, too.")] = True,
     write_docs: Annotated[
         bool, typer.Option("--write-docs", help=f"Write to {DOCS} instead of {BUILD}.")
@@ -111,7 +112,8 @@ def main(
     """Measure planish beside other runtimes, the same quantized models in all of them."""
     console = Console()
     options = ["--threads", threads, "--runs", str(runs)]
-    options += [*(["--target", target] if target else []), *(["--isa", isa] if isa else [])]
+    given = {"--target": target, "--isa": isa, "--database": database}
+    options += [word for pair in given.items() if pair[1] for word in pair]
     folder = DOCS if write_docs else BUILD
     began = time.time()
     rows: list[dict[str, Any]] = []

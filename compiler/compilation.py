@@ -58,7 +58,7 @@ def compile(
     if io not in ("float", "integer"):
         raise OptionError(f"unknown io {io!r}", cure="choose one of float, integer")
     check_options(graph, batch, threads)
-    choices = _open_database(database, target)
+    choices = open_database(database, target)
     try:
         fixed = backend_graph(graph, batch)
         return build(
@@ -88,11 +88,15 @@ def backend_graph(graph: Graph, batch: int = 1) -> Graph:
     return integer.fix_batch(batch)
 
 
-def _open_database(
+def open_database(
     database: str | os.PathLike[str] | Choices | None,
     target: str | Target | Sequence[str | Target],
 ) -> Choices | None:
-    """Return a database's choices; a folder is for one target."""
+    """Return a database's choices; a folder is opened, and is for one target.
+
+    Raises:
+        OptionError: Several targets, or a folder that can't be read or is for another target.
+    """
     if not isinstance(database, str | os.PathLike):
         return database
     targets = find_targets(target)

@@ -8,6 +8,7 @@ answers lie apart is part of the result.
 from __future__ import annotations
 
 import importlib
+import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,7 @@ class Settings:
         batch: Samples of a call.
         runs: Timed calls of each.
         isa: "avx2" lets the other runtimes use no newer instructions.
-        database: Measured choices of planish's kernels.
+        database: Measured choices of planish's kernels, or their folder.
     """
 
     against: tuple[str, ...] = ()
@@ -88,7 +89,7 @@ class Settings:
     batch: int = 1
     runs: int = 30
     isa: str | None = None
-    database: Choices | None = None
+    database: str | os.PathLike[str] | Choices | None = None
 
     def __post_init__(self) -> None:
         """Raise OptionError for a runtime that isn't known."""

@@ -41,6 +41,9 @@ def bench(
         str | None,
         typer.Option(help="avx2: nobody uses newer instructions; the target is x86-64-v3."),
     ] = None,
+    database: Annotated[
+        Path | None, typer.Option(help="A folder that `planish tune` filled for the target.")
+    ] = None,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -55,12 +58,15 @@ def bench(
         _check_profile(models, against)
         from .profile import show_profiles
 
-        show_profiles(models[0], chosen, counts or [1], batch, runs, shapes, as_json=as_json)
+        graph = load_model(models[0], shapes)
+        show_profiles(
+            graph, models[0], chosen, counts or [1], batch, runs, database, as_json=as_json
+        )
         return
     from ..side_by_side import Settings
 
     names = tuple(name.strip() for name in against.split(",") if name.strip())
-    settings = Settings(names, chosen, batch=batch, runs=runs, isa=isa)
+    settings = Settings(names, chosen, batch=batch, runs=runs, isa=isa, database=database)
     results = _measure([_subject(m, shapes, target) for m in models], counts, settings)
     if as_json:
         print_json(_json(results, settings))

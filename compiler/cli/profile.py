@@ -9,46 +9,51 @@ from .tables import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from rich.table import Table
 
     from planish.backends.profiling import Profile, StepTime
+    from planish.ir.graph import Graph
 
 _NUMBERS = (("us", 7), ("share", 5), ("GMAC/s", 6), ("of peak", 7))
 _SMALL = 0.001  # of the time: rows below have no line of their own, unless they multiply
 
 
 def show_profiles(
+    graph: Graph,
     model: str,
     target: str,
     threads: Sequence[int],
     batch: int,
     rounds: int,
-    shapes: Sequence[str],
+    database: Path | None = None,
     *,
     as_json: bool,
 ) -> None:
-    """Compile a model for profiling, time its steps, print them.
+    """Compile a graph for profiling, time its steps, print them.
 
     Args:
-        model: A graph or a file of a model, as `load_model` takes it.
+        graph: Of any level.
+        model: What the user calls it.
         target: Hardware; this machine must have it.
         threads: One profile for each number.
         batch: Samples a call.
         rounds: How often every step runs.
-        shapes: Of the inputs, where the model doesn't say.
+        database: A folder of measured choices of kernels.
         as_json: Whether to print JSON.
     """
     from planish.backends.profiling import profile
 
-    from ..compilation import backend_graph
-    from .models import load_model
+    from ..compilation import backend_graph, open_database
 
-    graph = backend_graph(load_model(model, shapes), batch)
+    fixed = backend_graph(graph, batch)
+    choices = open_database(database, target)
     profiles: list[Profile] = []
     for count in threads:
         with stderr().status(f"profiling on {count} thread(s)"):
-            profiles.append(profile(graph, target, threads=count, rounds=rounds))
+            run = profile(fixed, target, threads=count, rounds=rounds, database=choices)
+            profiles.append(run)
     if as_json:
         print_json({"model": model, "profiles": [p.to_json() for p in profiles]})
         return
