@@ -124,6 +124,9 @@ def load_thread_pool() -> Callable[..., Any]:
     ffi = load_ffi()
     # TVM would bind threads to cores, the caller's thread too, and torch's after it.
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+    # Helpers wait for work in a loop that yields, by default 300,000 times: a third of a second
+    # after each call, and on busy cores half a minute at the end of a process.
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "10000")
     ctypes.CDLL(str(existing[0]), mode=ctypes.RTLD_GLOBAL)
     return ffi.get_global_func("runtime.config_threadpool")
 
