@@ -30,32 +30,39 @@ from .results import (
     thread_counts,
 )
 
-TEMPLATE = Path(__file__).parent / "page.md"
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "README.md"
 _SMALL = 0.005  # of a network's time: kernels below are left out of the page
 
 
 def write_page(folder: Path) -> list[Path]:
-    """Write README.md and a picture for each JSON file of a folder; return what was written."""
-    page = folder / "README.md"
-    text = (page if page.exists() else TEMPLATE).read_text()
-    written = [page]
+    """Write README.md and a picture for each JSON file of a folder; return what was written.
+
+    The page is the one in docs/benchmarks, with the sections that the folder has results for.
+    """
+    text = put_section(PAGE.read_text(), r"[^>]*", "")
+    written = [folder / "README.md"]
     for path in sorted(folder.glob("*.json")):
         found: Found = json.loads(path.read_text())
         picture = path.with_suffix(".svg")
         write_beside(picture, draw(found))
         written.append(picture)
         for name, make in _SECTIONS.items():
-            text = put_section(text, f"{path.stem} {name}", make(found, path.stem))
-    write_beside(page, text.encode())
+            content = make(found, path.stem) + "\n"
+            text = put_section(text, re.escape(f"{path.stem} {name}"), content)
+    write_beside(written[0], text.encode())
     return written
 
 
 def put_section(text: str, name: str, content: str) -> str:
-    """Return a page with what stands between a section's markers exchanged; without them, as is."""
-    pattern = re.compile(
-        rf"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.S
-    )
-    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+    """Return a page with what stands between a section's markers exchanged.
+
+    Args:
+        text: The page; without the markers it stays as it is.
+        name: Of the section, or of several: a regular expression.
+        content: Whole lines, or nothing.
+    """
+    pattern = re.compile(f"(<!-- begin ({name}) -->\n).*?(<!-- end \\2 -->\n)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{content}{found[3]}", text)
 
 
 def machine_section(found: Found, stem: str) -> str:
@@ -72,14 +79,14 @@ def machine_section(found: Found, stem: str) -> str:
 
 
 def result_section(found: Found, stem: str) -> str:
-    """Return the table of times, and what is missing in it."""
-    del stem
+    """Return the table of times, what is missing in it, and the picture."""
     counts = thread_counts(found)
     names = ["network", "threads", *(f"{n}, ms" for n in (OWN, *PEERS)), "ratio", "goal", "apart"]
     cells = [_result_cells(row, count) for count in counts for row in measured(found)]
     absent = [f"- {line}" for line in missing(found)]
     lines = _table(names, cells) + (["", "Not measured:", "", *absent] if absent else [])
-    return "\n".join(lines)
+    picture = f"![time over that of the faster other runtime]({stem}.svg)"
+    return "\n".join([*lines, "", picture])
 
 
 def _result_cells(row: Row, threads: int) -> list[str]:

@@ -90,9 +90,18 @@ def number(value: float | None) -> str:
 
 
 def missing(found: Found) -> list[str]:
-    """Return a line for each network and runtime that wasn't measured, with the reason."""
+    """Return a line for each network and runtime that wasn't measured, with the reason.
+
+    What holds for a runtime on every network is one line.
+    """
     lines = [f"{r['network']}: {r['reason']}" for r in found["networks"] if "reason" in r]
-    for row in measured(found):
-        reasons = {item["runtime"]: item["reason"] for item in row["not_measured"]}
-        lines += [f"{row['network']}, {name}: {reason}" for name, reason in reasons.items()]
+    rows = measured(found)
+    absent: dict[str, list[str]] = {}
+    for row in rows:
+        for item in row["not_measured"]:
+            networks = absent.setdefault(f"{item['runtime']}: {item['reason']}", [])
+            networks += [row["network"]] if row["network"] not in networks else []
+    for reason, networks in absent.items():
+        everywhere = len(networks) == len(rows) > 1
+        lines.append(reason if everywhere else f"{', '.join(networks)}, {reason}")
     return lines
