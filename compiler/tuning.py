@@ -10,7 +10,12 @@ from planish.backends.builder import fill_plan
 from planish.backends.plan import Plan
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database
-from planish.backends.tuning.tuner import Progress, TuneResult, tune_plan
+from planish.backends.tuning.tuner import (
+    MEASURE_SECONDS,
+    Progress,
+    TuneResult,
+    tune_plan,
+)
 from planish.ir.errors import OptionError
 from planish.ir.graph import Graph
 
@@ -31,6 +36,7 @@ def tune(
     seconds: float | None = None,
     rpc_tracker: str | None = None,
     device_key: str | None = None,
+    measure_seconds: float = MEASURE_SECONDS,
     progress: Callable[[Progress], None] | None = None,
     seed: int = 0,
 ) -> TuneResult:
@@ -49,6 +55,7 @@ def tune(
         seconds: How long to go on at most.
         rpc_tracker: "host:port" of TVM's RPC tracker, to measure on the servers that it knows.
         device_key: The key of those servers.
+        measure_seconds: How long one measurement takes; longer is less noisy.
         progress: Called after each measurement, perhaps from another thread.
         seed: Of the search, where there are more choices than trials.
 
@@ -60,8 +67,9 @@ def tune(
     check_options(graph, batch, threads)
     if trials < 1:
         raise OptionError(f"trials is {trials}, it must be at least 1")
-    if seconds is not None and not seconds > 0:
-        raise OptionError(f"seconds is {seconds}, it must be above 0")
+    for name, value in (("seconds", seconds), ("measure_seconds", measure_seconds)):
+        if value is not None and not value > 0:
+            raise OptionError(f"{name} is {value}, it must be above 0")
     if (rpc_tracker is None) != (device_key is None):
         raise OptionError(
             "a tracker and a device key belong together",
@@ -83,6 +91,7 @@ def tune(
         seconds=seconds,
         tracker=tracker,
         key=device_key or "",
+        measure_seconds=measure_seconds,
         progress=progress,
         seed=seed,
     )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 WORKING_SET = 8 << 20
 # A round is as many calls as take about this long.
 ROUND_SECONDS = 0.4e-3
-LEAST_ROUNDS, MOST_ROUNDS = 7, 60
+LEAST_ROUNDS = 7
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def in_turns(base: Clock, other: Clock, seconds: float) -> tuple[float, float, i
     best = [float("inf"), float("inf")]
     end = time.perf_counter() + seconds
     rounds = 0
-    while rounds < LEAST_ROUNDS or (rounds < MOST_ROUNDS and time.perf_counter() < end):
+    while rounds < LEAST_ROUNDS or time.perf_counter() < end:
         for number, (clock, count) in enumerate(zip((base, other), counts, strict=True)):
             best[number] = min(best[number], clock(count) / count)
         rounds += 1

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -20,7 +21,7 @@ from planish.ir.errors import TargetError
 from ..cpu import cpu_flags, machine
 from ..plan import Plan
 from .database import Database, Record
-from .measuring import Settings
+from .measuring import Settings, Timed
 from .runners import KernelBuilder, KernelRunner, Measuring, Shop, Stopped, Trial
 from .search import Context, Enumeration, KnobModel, evolution
 from .tasks import Task, collect_tasks
@@ -28,7 +29,7 @@ from .tasks import Task, collect_tasks
 # Choices that are built together, then measured one after the other.
 BATCH = 8
 # Seconds that one measurement takes, half of them for the rules' own choice.
-SECONDS = 0.03
+MEASURE_SECONDS = 0.03
 # Spaces up to this size are measured as a whole, however few the trials are.
 SMALL = 8
 # Choices this close to the fastest are measured once more, for longer.
@@ -145,6 +146,7 @@ def tune_plan(
     seconds: float | None = None,
     tracker: tuple[str, int] | None = None,
     key: str = "",
+    measure_seconds: float = MEASURE_SECONDS,
     progress: Callable[[Progress], None] | None = None,
     seed: int = 0,
 ) -> TuneResult:
@@ -160,6 +162,7 @@ def tune_plan(
         seconds: How long to go on at most.
         tracker: (host, port) of an RPC tracker whose servers measure; this machine by default.
         key: The key of those servers.
+        measure_seconds: How long one measurement takes, half of it for the rules' own choice.
         progress: Called after each measurement, perhaps from another thread.
         seed: Of the search.
 
@@ -177,7 +180,7 @@ def tune_plan(
         shop = Shop(
             tasks,
             database,
-            Settings(plan.threads, SECONDS, tracker, key),
+            Settings(plan.threads, measure_seconds, tracker, key),
             Path(folder),
             limit=trials,
             deadline=None if seconds is None else begun + seconds,
@@ -268,6 +271,7 @@ def _measure_again(tasks: Sequence[Task], shop: Shop, measuring: Measuring) -> N
     ended = shop.reason
     if ended == "trials":
         shop.reason = None  # these are no trials
+    under_way: list[Future[Timed | str]] = []
     with contextlib.suppress(Stopped):
         for task in tasks:
             measured = shop.database.measured(task.workload)
@@ -279,7 +283,10 @@ def _measure_again(tasks: Sequence[Task], shop: Shop, measuring: Measuring) -> N
             close = [key for key in rivals if measured[key].ratio <= least * CLOSE]
             for key in close[:_MOST_AGAIN] if least < 0.99 else []:
                 shop.check()
-                measuring.begin(shop.build(task, task.keys.index(key), again=True))
+                trial = shop.build(task, task.keys.index(key), again=True)
+                under_way.append(measuring.begin(trial))
+    for outcome in under_way:
+        outcome.result()
     shop.reason = shop.reason or ended
 
 

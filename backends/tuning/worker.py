@@ -18,6 +18,7 @@ from typing import Any
 
 from planish.ir.errors import PlanishError, first_line
 
+from ..runtime import load_ffi
 from .measuring import Settings, Timed, measure_here, measure_remote
 
 
@@ -30,10 +31,10 @@ class MeasureError(Exception):
 
 
 class Worker:
-    """A process that measures one kernel at a time; it starts with the first one."""
+    """A process that measures one kernel at a time. A lost one is replaced."""
 
     def __init__(self, *, remote: bool, patience: float) -> None:
-        """Start nothing yet.
+        """Start the process; it gets ready while the first kernels are built.
 
         Args:
             remote: Whether it measures on servers.
@@ -42,6 +43,7 @@ class Worker:
         self._remote = remote
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
+        self._started()
 
     def measure(self, folder: Path, base_folder: Path, settings: Settings) -> Timed:
         """Measure what `measuring.store` wrote.
@@ -54,7 +56,6 @@ class Worker:
             "folder": str(folder),
             "base_folder": str(base_folder),
             "settings": asdict(settings),
-            "remote": self._remote,
         }
         answer = self._ask(json.dumps(job).encode() + b"\n")
         if "timed" in answer:
@@ -83,7 +84,7 @@ class Worker:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
+                [sys.executable, "-m", __name__, *(["remote"] if self._remote else [])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -103,34 +104,34 @@ class Worker:
                 stream.close()
 
 
-def serve() -> None:
+def serve(*, remote: bool) -> None:
     """Answer jobs until the input ends."""
     # Kernels and libraries that print must not be taken for answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    lost: tuple[type[Exception], ...] = ()
+    if remote:
+        load_ffi()  # before TVM, which would import torch with it
+        from .remote import LostServerError
+
+        lost = (LostServerError,)
+    measure = measure_remote if remote else measure_here
     for line in sys.stdin.buffer:
-        answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
+        answers.write(json.dumps(_answer(json.loads(line), measure, lost)).encode() + b"\n")
         answers.flush()
 
 
-def _answer(job: dict[str, Any]) -> dict[str, Any]:
-    settings = Settings(**job["settings"])
-    measure: Callable[[str, str, Settings], Timed]
-    measure, lost = (measure_here, ()) if not job["remote"] else _remote()
+def _answer(
+    job: dict[str, Any],
+    measure: Callable[[str, str, Settings], Timed],
+    lost: tuple[type[Exception], ...],
+) -> dict[str, Any]:
     try:
+        settings = Settings(**job["settings"])
         return {"timed": asdict(measure(job["folder"], job["base_folder"], settings))}
     except (RuntimeError, OSError, ValueError, AttributeError, PlanishError, *lost) as error:
         return {"error": first_line(error), "lost": isinstance(error, lost)}
 
 
-def _remote() -> tuple[Callable[[str, str, Settings], Timed], tuple[type[Exception], ...]]:
-    from ..runtime import load_ffi
-
-    load_ffi()  # before TVM, which would import torch with it
-    from .remote import LostServerError
-
-    return measure_remote, (LostServerError,)
-
-
 if __name__ == "__main__":
-    serve()
+    serve(remote="remote" in sys.argv[1:])

@@ -30,6 +30,9 @@ def tune(
         str | None, typer.Option(help="host:port of TVM's RPC tracker, to measure on devices.")
     ] = None,
     device_key: Annotated[str | None, typer.Option(help="Which of the tracker's devices.")] = None,
+    measure_seconds: Annotated[
+        float, typer.Option(help="How long one measurement takes; longer is less noisy.")
+    ] = 0.03,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -53,6 +56,7 @@ def tune(
                 seconds=seconds,
                 rpc_tracker=rpc_tracker,
                 device_key=device_key,
+                measure_seconds=measure_seconds,
                 progress=shown.update,
             )
     except KeyboardInterrupt as error:
@@ -142,9 +146,9 @@ def _print(result: TuneResult) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    for name in ("times", "untuned us", "tuned us", "gain", "measured"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="microseconds of one layer")
+    table.add_column("layer", overflow="fold", min_width=16)
+    for name in ("times", "untuned", "tuned", "gain", "measured"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("choice", overflow="fold")
     for layer in result.layers:
@@ -175,4 +179,5 @@ def _microseconds(value: float | None) -> str:
 
 
 def _choice(strategy: str, knobs: dict[str, Any]) -> str:
-    return " ".join([strategy, *(f"{name}={value}" for name, value in knobs.items())])
+    """Return a choice in few columns: the knobs' values without their names."""
+    return " ".join([strategy, *map(str, knobs.values())])

@@ -105,6 +105,7 @@ def test_threads_are_tuned_by_themselves(quantized: Graph, tmp_path: Path) -> No
         (["--rpc-tracker", "here", "--device-key", "k"], "'here' is not host:port"),
         (["--rpc-tracker", "127.0.0.1:1", "--device-key", "k"], "no RPC tracker answers"),
         (["--seconds", "0"], "seconds is 0.0, it must be above 0"),
+        (["--measure-seconds", "-1"], "measure_seconds is -1.0, it must be above 0"),
         (["--database", "taken"], "this is no tuning database"),
         (["--database", "other"], "the database is for target 'x86-avx512vnni'"),
     ],
