@@ -26,6 +26,7 @@ from .results import (
     missing,
     number,
     peer_ratio,
+    runtimes,
     speed_up,
     thread_counts,
 )
@@ -81,19 +82,20 @@ def machine_section(found: Found, stem: str) -> str:
 def result_section(found: Found, stem: str) -> str:
     """Return the table of times, what is missing in it, and the picture."""
     counts = thread_counts(found)
-    names = ["network", "threads", *(f"{n}, ms" for n in (OWN, *PEERS)), "ratio", "goal", "apart"]
-    cells = [_result_cells(row, count) for count in counts for row in measured(found)]
+    ran = runtimes(found)
+    names = ["network", "threads", *(f"{name}, ms" for name in ran), "ratio", "goal", "apart"]
+    cells = [_result_cells(row, count, ran) for count in counts for row in measured(found)]
     absent = [f"- {line}" for line in missing(found)]
     lines = _table(names, cells) + (["", "Not measured:", "", *absent] if absent else [])
     picture = f"![time over that of the faster other runtime]({stem}.svg)"
     return "\n".join([*lines, "", picture])
 
 
-def _result_cells(row: Row, threads: int) -> list[str]:
+def _result_cells(row: Row, threads: int, ran: Sequence[str]) -> list[str]:
     results = by_runtime(row, threads)
     times = [
         f"{results[n]['min_ms']:.3f} ({results[n]['median_ms']:.3f})" if n in results else ""
-        for n in (OWN, *PEERS)
+        for n in ran
     ]
     others = [results[n] for n in PEERS if "steps_apart" in results.get(n, {})]
     return [

@@ -39,6 +39,12 @@ def thread_counts(found: Found) -> list[int]:
     return sorted({result["threads"] for row in measured(found) for result in row["results"]})
 
 
+def runtimes(found: Found) -> list[str]:
+    """Return the runtimes that ran anything, planish first."""
+    ran = {result["runtime"] for row in measured(found) for result in row["results"]}
+    return [name for name in (OWN, *PEERS) if name in ran]
+
+
 def by_runtime(row: Row, threads: int) -> dict[str, dict[str, Any]]:
     """Return a network's results on so many threads, by the runtime's name."""
     return {r["runtime"]: r for r in row["results"] if r["threads"] == threads}
@@ -74,11 +80,12 @@ def result_table(found: Found, threads: int) -> Table:
     title = f"{threads} thread" + ("s" if threads > 1 else "")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("network", overflow="ellipsis", no_wrap=True, max_width=18)
-    for name in (OWN, *PEERS, "ratio", "pruned", "goal"):
+    names = runtimes(found)
+    for name in (*names, "ratio", "pruned", "goal"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for row in measured(found):
         results = by_runtime(row, threads)
-        times = [f"{results[n]['min_ms']:.3f}" if n in results else "" for n in (OWN, *PEERS)]
+        times = [f"{results[n]['min_ms']:.3f}" if n in results else "" for n in names]
         values = (peer_ratio(row, threads), beside_ratio(found, row, threads), row["goal"])
         table.add_row(row["network"], *times, *map(number, values))
     return table

@@ -100,7 +100,7 @@ def _table(title: str, names: tuple[str, ...]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    taken = sum(width + 2 for _, width in _NUMBERS) + 2 * len(names) + 3
+    taken = sum(width + 2 for _, width in _NUMBERS) + 2 * len(names) + 5
     room = max((stdout().width - taken) // len(names), 12)
     for name in names:
         table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=room)

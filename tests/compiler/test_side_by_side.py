@@ -1,6 +1,7 @@
 """One model in several runtimes: the same file, the same inputs, answers compared."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from planish import Graph, passes
 from planish.backends import TensorInfo
 from planish.ir import OptionError
 from planish.latency import Timing
+from planish.openvino_runtime import limit_instructions
 from planish.side_by_side import (
     Result,
     Settings,
@@ -73,6 +75,26 @@ def test_a_runtime_that_is_loaded_keeps_its_instructions(
     monkeypatch.setitem(sys.modules, "openvino", sys)
     with pytest.raises(OptionError, match="can't be limited to AVX2 any more"):
         measure([subject], Settings(("openvino",), isa="avx2"), tmp_path)
+
+
+def test_newer_instructions_are_left_alone_before_openvino_loads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    limit_instructions("AVX2")
+    limit_instructions("AVX2")
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+def test_what_cant_be_limited_has_a_reason(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    settings = Settings(("onnxruntime",), "x86-64-v3", runs=1, isa="avx2")
+    own, other = measure([subject], settings, tmp_path)
+    assert own.timing is not None
+    assert other.reason == "it can't be limited to avx2"
 
 
 def test_noise_covers_what_the_input_is_quantized_to() -> None:
