@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,11 @@ from numpy.typing import NDArray
 
 from planish.ir.errors import ModelError, OptionError
 
+from .latency import interleaved
+
 NAME = "OpenVINO"
 _ISA = "ONEDNN_MAX_CPU_ISA"
-_TRIALS = 8
+_TRIALS = 20  # timed calls of each setting
 
 
 class Prepared:
@@ -53,10 +54,11 @@ class Prepared:
         self._arrays = [np.ascontiguousarray(array) for array in inputs]
         try:
             requests = _requests(openvino, core, path, self._arrays, choices)
-            times = [_fastest(request) for request in requests]
+            calls = {str(i): request.infer for i, request in enumerate(requests)}
+            timings = interleaved(calls, _TRIALS)
         except RuntimeError as error:
             raise ModelError(f"{NAME} can't run it: {_reason(error)}", where=str(path)) from error
-        best = times.index(min(times))
+        best = min(range(len(choices)), key=lambda i: timings[str(i)].minimum)
         self.settings: dict[str, Any] = choices[best]
         if _ISA in os.environ:
             self.settings[_ISA] = os.environ[_ISA]
@@ -118,15 +120,6 @@ def _requests(
         request.set_input_tensors([openvino.Tensor(array) for array in inputs])
         requests.append(request)
     return requests
-
-
-def _fastest(request: Any) -> int:
-    times: list[int] = []
-    for _ in range(_TRIALS):
-        start = time.perf_counter_ns()
-        request.infer()
-        times.append(time.perf_counter_ns() - start)
-    return min(times)
 
 
 def _reason(error: RuntimeError) -> str:
