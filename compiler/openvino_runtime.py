@@ -117,7 +117,8 @@ def _requests(
     requests: list[Any] = []
     for each in settings:
         request = core.compile_model(model, "CPU", dict(each)).create_infer_request()
-        request.set_input_tensors([openvino.Tensor(array) for array in inputs])
+        for i, array in enumerate(inputs):
+            request.set_input_tensor(i, openvino.Tensor(array))
         requests.append(request)
     return requests
 

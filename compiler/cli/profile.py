@@ -128,8 +128,8 @@ def _totals(profile: Profile) -> list[str]:
     whole, steps = profile.whole, profile.sum
     gmacs = profile.macs / whole / 1e3 if whole else 0.0
     lines = [
-        f"whole call {whole / 1e3:.3f} ms: {count_text(profile.macs)} MACs, {gmacs:.0f} GMAC/s; "
-        f"sum of {len(profile.steps)} steps {steps / 1e3:.3f} ms"
+        f"whole call {_time(whole)}: {count_text(profile.macs)} MACs, {gmacs:.0f} GMAC/s; "
+        f"sum of {len(profile.steps)} steps {_time(steps)}"
         + (f" ({steps / whole:.1%})" if whole else "")
         + f"; fastest of {profile.rounds} rounds"
     ]
@@ -140,3 +140,7 @@ def _totals(profile: Profile) -> list[str]:
             f"the whole call reaches {gmacs / profile.peak:.0%}"
         )
     return lines
+
+
+def _time(microseconds: float) -> str:
+    return f"{microseconds / 1e3:.3f} ms" if microseconds >= 100 else f"{microseconds:.1f} us"

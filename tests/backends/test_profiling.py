@@ -1,6 +1,7 @@
 """Profiles: every step of the network with its layer's work, and the peak to hold it against."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -10,6 +11,8 @@ from planish.backends.peak import CHAINS, instruction_peak
 from planish.backends.profiling import Profile, StepTime, profile
 from planish.backends.targets import find_target
 from planish.compilation import backend_graph
+
+pytestmark = pytest.mark.isa("avx2")
 
 
 def small() -> planish.Graph:

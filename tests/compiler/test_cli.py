@@ -65,22 +65,11 @@ def graph_file(graph: Graph, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def quantized(captured: Graph) -> Graph:
+def compiled(captured: Graph, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a compiled artifact."""
     images = np.random.default_rng(0).random((8, 3, 8, 8), dtype=np.float32)
     steps = [passes.FoldBatchNorm(), passes.InsertQDQ()]
-    return planish.Pipeline(steps).run(captured, [images]).graph
-
-
-@pytest.fixture
-def quantized_file(quantized: Graph, tmp_path: Path) -> Path:
-    path = tmp_path / "quantized.graph"
-    quantized.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def compiled(quantized: Graph, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The bytes of a compiled artifact."""
+    quantized = planish.Pipeline(steps).run(captured, [images]).graph
     path = tmp_path_factory.mktemp("artifact") / "small.planish"
     planish.compile(quantized, "x86-64-v3").save(path)
     return path.read_bytes()
@@ -190,39 +179,6 @@ def test_run_json(call: Run, artifact: Path, data_file: Path) -> None:
     assert list(data["outputs"].values()) == [[40, 10]]
 
 
-def test_bench(call: Run, artifact: Path) -> None:
-    data = parsed(call("bench", artifact, "--runs", "20", "--json"))
-    assert data["results"][0]["runs"] == 20
-    assert 0 < data["results"][0]["min_ms"] <= data["results"][0]["median_ms"]
-    assert "20 calls" in call("bench", artifact, "--runs", "20").stdout
-
-
-def test_bench_against(call: Run, quantized_file: Path, artifact: Path) -> None:
-    """Several models, several runtimes: what can't be measured has a reason."""
-    pytest.importorskip("onnxruntime")
-    words = ["bench", quantized_file, artifact, "--against", "onnxruntime", "--runs", "3"]
-    data = parsed(call(*words, "--target", "x86-64-v3", "--json"))
-    found = [(Path(row["model"]).name, row["runtime"]) for row in data["results"]]
-    graph, compiled = quantized_file.name, artifact.name
-    assert found == [(graph, "planish"), (graph, "ONNX Runtime"), (compiled, "planish")]
-    assert data["results"][1]["steps_apart"] < 3
-    (missing,) = data["not_measured"]
-    assert "no other runtime reads" in missing["reason"]
-    shown = call(*words, "--target", "x86-64-v3")
-    assert "ONNX Runtime" in shown.stdout
-    assert "not measured: ONNX Runtime" in shown.stderr
-
-
-def test_bench_profile(call: Run, quantized_file: Path) -> None:
-    words = ["bench", quantized_file, "--profile", "--target", "x86-64-v3", "--runs", "2"]
-    (profile,) = parsed(call(*words, "--json"))["profiles"]
-    assert {"stem", "conv", "head"} <= {step["layer"] for step in profile["steps"]}
-    assert profile["macs"] == sum(step["macs"] for step in profile["steps"]) > 0
-    shown = call(*words, "--threads", "1,2").stdout
-    assert "2 thread(s)" in shown
-    assert "GMAC/s" in shown
-
-
 def test_passes(call: Run) -> None:
     data = parsed(call("passes", "--json"))
     assert [item["name"] for item in data][:2] == ["canonicalize", "fold-batch-norm"]
@@ -294,12 +250,6 @@ def test_targets(call: Run) -> None:
         (["run", "small.planish", "-i", "double.npz", "-o", "o"], ["float64"]),
         (["run", "small.planish", "-i", "two.npz", "-o", "o"], ["the file has no ['x']"]),
         (["run", "small.planish", "-i", "nothing.npz", "-o", "o"], ["no such file"]),
-        (["bench", "small.planish", "--against", "tvm"], ["unknown runtime 'tvm'"]),
-        (["bench", "small.planish", "--threads", "2"], ["compiled for 1 thread(s), not 2"]),
-        (["bench", "small.planish", "--threads", "1,x"], ["can't read the threads '1,x'"]),
-        (["bench", "small.planish", "--isa", "sse"], ["unknown instruction set 'sse'"]),
-        (["bench", "small.planish", "--profile"], ["an artifact can't be profiled"]),
-        (["bench", "nothing.planish"], ["can't read the artifact"]),
         (["passes", "fold-bach-norm"], ["did you mean 'fold-batch-norm'"]),
         (["demo", "-o", "small.graph/demo"], ["can't make the folder"]),
         (["frobnicate"], ["No such command 'frobnicate'"]),

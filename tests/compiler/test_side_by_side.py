@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import planish
 from planish import Graph, passes
@@ -23,6 +25,20 @@ from planish.side_by_side import (
     ratios,
     steps_apart,
 )
+
+pytestmark = pytest.mark.isa("avx2")
+
+
+class Lookup(nn.Module):
+    """Rows of a table, weighted: an int64 and a float32 input, two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 16)
+
+    def forward(self, rows: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = self.table(rows) * weights.unsqueeze(-1)
+        return found, torch.softmax(found, -1)
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +144,14 @@ def test_ratios_are_to_the_first_of_as_many_threads() -> None:
         Result("a", "other", 2, Timing(1, 1, 3)),
     ]
     assert ratios(results) == [1, 1.5, None, 1, 0.5]
+
+
+def test_several_inputs_of_other_dtypes(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    examples = (torch.zeros(2, 5, dtype=torch.int64), torch.ones(2, 5))
+    graph = planish.capture(Lookup().eval(), examples)
+    settings = Settings(("onnxruntime", "openvino"), "x86-64-v3", batch=2, runs=1)
+    own, *others = measure([Subject("lookup", graph)], settings, tmp_path)
+    assert own.timing is not None
+    assert [(other.reason, round(other.apart or 0)) for other in others] == [(None, 0), (None, 0)]
