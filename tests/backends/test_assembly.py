@@ -149,6 +149,15 @@ def test_weights_that_cannot_saturate_are_multiplied_as_bytes(
     assert loop.spills == [], str(loop)
 
 
+@pytest.mark.parametrize("name", BEST_FIRST)
+def test_half_a_vector_of_channels(builder: Any, name: str) -> None:
+    """Eight channels fill half of 512 bits; LLVM did not end on an earlier way to store them."""
+    b = builder(2)
+    layer = b.conv(b.input(torch.uint8, (1, 24, 1, 22)), (8, 24, 1, 1))
+    text = machine_code(b.finish(layer), name)
+    assert any(f"{word}\t" in text for word in DOTS)
+
+
 DOTS = ("vpdpbusd", "vpmaddwd", "vpmaddubsw")
 
 
