@@ -87,6 +87,7 @@ class _Shown:
             MofNCompleteColumn(),
             TextColumn("{task.fields[gain]}"),
             console=self._console,
+            refresh_per_second=2,  # drawing takes time away from what is measured
             transient=True,
         )
         self._task = self._bars.add_task("reading the network", total=None, gain="")
