@@ -8,8 +8,10 @@ FLAGS = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 def x86_64_v3() -> Target:
     """Exact int8 by `vpmaddwd`: bytes in memory are expanded to 16 bits in registers.
 
-    The tile is 4 pixels x 16 channels: 8 accumulators, 2 weights and 1 broadcast in 16 registers;
-    6 x 16 spills.
+    `vpmaddubsw`, which reads bytes, saturates its 16-bit sums: it serves where the weights prove
+    that they can't (see `kernels.hybrid`). The tile is 4 pixels x 16 channels: 8 sums, 4 vectors of
+    weights (the even and the odd neighbours of two), a broadcast's even and odd bytes, their mask
+    and a product fill 16 registers.
     """
     return Target(
         name="x86-64-v3",

@@ -7,10 +7,10 @@ FLAGS = (*AVX2, "avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
 
 
 def x86_64_v4() -> Target:
-    """Exact int8 by 512-bit `vpmaddwd`: bytes in memory are expanded to 16 bits in registers.
+    """Exact int8 by 512-bit `vpmaddwd`, or `vpmaddubsw`, as on x86-64-v3 (see there).
 
-    `vpmaddubsw`, which reads bytes, would saturate its 16-bit sums. The tile is 8 pixels x 16
-    channels: 8 accumulators, 1 weight and 1 broadcast of 32 registers.
+    The tile is 8 pixels x 16 channels: 8 sums, 2 vectors of weights and 4 for a broadcast and its
+    products, of 32 registers. 8 sums that don't wait for each other keep both ports busy.
     """
     return Target(
         name="x86-64-v4",
