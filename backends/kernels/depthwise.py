@@ -13,7 +13,7 @@ Every distance in memory is fixed at compile time. The last tile of a line, the 
 last block of channels start early instead of being short.
 
 Why it is exact: products and sums are integers modulo 2**32; padding holds the zero point and the
-packed bias holds `bias - zero_point * sum(weights)`. For the end see `Interleaving.narrowed`.
+packed bias holds `bias - zero_point * sum(weights)`. For the end see `narrowing`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .interleave import Interleaving
+from .narrowing import bounded
 from .statements import T, kernel, let, load, loop, store
 
 Pair = tuple[int, int]
@@ -135,7 +136,7 @@ def build(
             for part, total in enumerate(sums)
         ]
         if unbounded:
-            products = [T.min(p, T.broadcast(T.float32(2**30), lanes)) for p in products]
+            products = [bounded(p, lanes) for p in products]
         bytes_ = form.narrowed([let(p) for p in products], *bounds)
         for copy in range(copies):
             where = list(range(copy * channels, (copy + 1) * channels))

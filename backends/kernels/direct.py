@@ -14,28 +14,12 @@ its end, where the packed weights are zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from .epilogue import SCALARS, Epilogue
+from .epilogue import SCALARS
 from .instructions import INSTRUCTIONS
-from .statements import T, kernel, let, load, local, loop, store
-
-Steps = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What one pass keeps in registers: lines, pixels of a line, vectors of channels."""
-
-    rows: int
-    columns: int
-    vectors: int
-
-    @property
-    def pixels(self) -> list[tuple[int, int]]:
-        """Line and column of each output pixel."""
-        return [(r, c) for r in range(self.rows) for c in range(self.columns)]
+from .statements import T, kernel, let, load, loop, store
+from .tiles import Steps, Tiles
 
 
 def build(
@@ -50,7 +34,7 @@ def build(
     blocks: int,
     chunk: int,
     narrow: bool = False,
-    plain: bool = False,
+    unbounded: bool = True,
     parallel: bool = False,
 ) -> Any:
     """Return the kernel.
@@ -67,76 +51,44 @@ def build(
         blocks: Blocks of `vectors * lanes` output channels.
         chunk: Tiles of lines that one task takes before it goes on to the next block.
         narrow: The last vector of the last block has half its lanes.
-        plain: The zero point of y is 0.
+        unbounded: Products of sums and multipliers may reach 2**31.
         parallel: Share the tasks between the threads of TVM's pool.
     """
-    dot = INSTRUCTIONS[instruction]
-    shape = Tile(*tile)
-    images, lines, length = pixels
-    line_tiles, column_tiles = -(-lines // shape.rows), -(-length // shape.columns)
-    chunks = -(-line_tiles // chunk)
+    dot, vectors = INSTRUCTIONS[instruction], tile[2]
+    tiles = Tiles(
+        lanes,
+        tile,
+        pixels,
+        x_steps,
+        y_steps,
+        other_steps,
+        blocks,
+        chunk,
+        narrow=narrow,
+        unbounded=unbounded,
+        parallel=parallel,
+    )
     runs, steps, run_step = window
-    width = lanes * shape.vectors
-    finish = Epilogue(lanes, dot.storage, residual=other_steps is not None, plain=plain)
+    distances = tiles.distances(x_steps)
+    packed_lanes = lanes * dot.group
 
-    def multiply(x: Any, weights: Any, sums: Any, start: Any, block: Any) -> None:
+    def multiply(tensors: dict[str, Any], sums: list[Any], start: Any, block: Any) -> None:
+        x, weights = tensors["x"], tensors["weights"]
         with loop(runs) as r, loop(steps) as s:
-            at = ((block * runs + r) * steps + s) * (width * dot.group)
+            at = ((block * runs + r) * steps + s) * (vectors * packed_lanes)
             packed = [
-                let(load(weights, at + v * lanes * dot.group, lanes * dot.group))
-                for v in range(shape.vectors)
+                let(load(weights, at + v * packed_lanes, packed_lanes)) for v in range(vectors)
             ]
             first = let(start + r * run_step + s * dot.group)
-            for p, (row, column) in enumerate(shape.pixels):
-                where = first + (row * x_steps[1] + column * x_steps[2])
+            for pixel_sums, distance in zip(sums, distances, strict=True):
+                where = first + distance
                 shared = let(T.reinterpret("int32", x.vload([where], f"{dot.storage}x{dot.group}")))
                 for v, weight in enumerate(packed):
-                    total = dot.multiply(lanes, load(sums[p], v * lanes, lanes), shared, weight)
-                    store(sums[p], v * lanes, total, lanes)
-
-    def finish_tile(tensors: Any, sums: Any, block: Any, y_at: Any, other_at: Any) -> None:
-        for p, (row, column) in enumerate(shape.pixels):
-            for v in range(shape.vectors):
-                total = load(sums[p], v * lanes, lanes)
-                y_index = y_at + (row * y_steps[1] + column * y_steps[2] + v * lanes)
-                other_index = (
-                    other_at + (row * other_steps[1] + column * other_steps[2] + v * lanes)
-                    if other_steps
-                    else None
-                )
-                factor = load(tensors["multiplier"], (block * shape.vectors + v) * lanes, lanes)
-                finish.store(
-                    tensors,
-                    total,
-                    factor,
-                    y_index,
-                    other_index,
-                    half=(block == blocks - 1) if narrow and v == shape.vectors - 1 else None,
-                )
+                    old = load(pixel_sums, v * lanes, lanes)
+                    store(pixel_sums, v * lanes, dot.multiply(lanes, old, shared, weight), lanes)
 
     def body(**tensors: Any) -> None:
-        with loop(images * chunks * blocks, parallel=parallel) as task:
-            block = let(task % blocks)
-            image = let(task // (blocks * chunks))
-            first_tile = let(task // blocks % chunks * chunk)
-            count = T.min(chunk, line_tiles - first_tile)
-            with loop(count) as i, loop(column_tiles) as j:
-                line = let(T.min((first_tile + i) * shape.rows, lines - shape.rows))
-                column = let(T.min(j * shape.columns, length - shape.columns))
-
-                def place(steps: Steps) -> Any:
-                    return let(image * steps[0] + line * steps[1] + column * steps[2])
-
-                # One buffer a pixel: TVM keeps no more than 1 KiB of a buffer on the stack.
-                sums = [local(width, "int32") for _ in shape.pixels]
-                for v in range(shape.vectors):
-                    bias = let(load(tensors["bias"], (block * shape.vectors + v) * lanes, lanes))
-                    for pixel_sums in sums:
-                        store(pixel_sums, v * lanes, bias, lanes)
-                multiply(tensors["x"], tensors["weights"], sums, place(x_steps), block)
-                y_at = let(place(y_steps) + block * width)
-                other_at = let(place(other_steps) + block * width) if other_steps else None
-                finish_tile(finish.bound(tensors), sums, block, y_at, other_at)
+        tiles.emit(multiply, tensors)
 
     pointers = [("x", dot.storage), ("weights", dot.weight), ("bias", "int32")]
     pointers += [("multiplier", "float32"), ("y", dot.storage), ("other", dot.storage)]

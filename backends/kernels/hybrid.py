@@ -52,7 +52,7 @@ def build(
     blocks: int,
     chunk: int,
     narrow: bool = False,
-    plain: bool = False,
+    unbounded: bool = True,
     parallel: bool = False,
 ) -> Any:
     """Return the kernel; for the arguments see `tiles.Tiles`."""
@@ -66,7 +66,7 @@ def build(
         blocks,
         chunk,
         narrow=narrow,
-        plain=plain,
+        unbounded=unbounded,
         parallel=parallel,
     )
     vectors, distances, wide = tile[2], layout.distances(x_steps), INSTRUCTIONS["vpmaddwd"]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .instructions import nearest_int, pair_dot
+from .instructions import pair_dot
+from .narrowing import four_to_bytes, words
 from .statements import T, let
 
 
@@ -100,29 +101,10 @@ class Interleaving:
             zero_point: int16 scalar, 0..255.
             lo: uint8 scalar.
             hi: uint8 scalar.
-
-        Saturation to 16 bits, a saturating addition and saturation to 0..255 change only what lies
-        outside 0..255 in the end, and keep the order: so clamping to lo..hi afterwards is exact.
         """
-        whole = [let(nearest_int(product, self.lanes)) for product in products]
-        words = [
-            let(self._shifted(self._pack("packssdw", "int16", a, b), zero_point))
-            for a, b in zip(whole[::2], whole[1::2], strict=True)
-        ]
+        if self.parts == 4:
+            return four_to_bytes(products, zero_point, lo, hi, self.lanes)
+        (both,) = words(products, zero_point, self.lanes)
         count = self.channels
-        if len(words) == 2:
-            bytes_ = self._pack("packuswb", "uint8", *words)
-            floor, ceiling = T.broadcast(lo, count), T.broadcast(hi, count)
-            return let(T.max(T.min(bytes_, ceiling), floor))
         floor, ceiling = (T.broadcast(T.Cast("int16", bound), count) for bound in (lo, hi))
-        return let(T.Cast(f"uint8x{count}", T.max(T.min(words[0], ceiling), floor)))
-
-    def _shifted(self, words: Any, zero_point: Any) -> Any:
-        count = 2 * self.lanes
-        offset = T.broadcast(zero_point, count)
-        return T.call_llvm_pure_intrin(f"int16x{count}", "llvm.sadd.sat", words, offset)
-
-    def _pack(self, name: str, dtype: str, a: Any, b: Any) -> Any:
-        level = {8: f"avx2.{name}", 16: f"avx512.{name}.512"}[self.lanes]
-        count = 2 * self.lanes * (2 if dtype == "uint8" else 1)
-        return T.call_llvm_pure_intrin(f"{dtype}x{count}", f"llvm.x86.{level}", a, b)
+        return let(T.Cast(f"uint8x{count}", T.max(T.min(both, ceiling), floor)))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .epilogue import Epilogue
+from .epilogue import Epilogue, Result
 from .statements import T, let, load, local, loop, store
 
 Steps = tuple[int, int, int]
@@ -34,9 +34,8 @@ class Tiles:
         other_steps: The same in the residual's other summand, if there is one.
         blocks: Blocks of `vectors * lanes` output channels.
         chunk: Tiles of lines that one task takes before it goes on to the next block.
-        storage: Dtype of y and of the other summand.
         narrow: The last vector of the last block has half its lanes.
-        plain: The zero point of y is 0.
+        unbounded: Products of sums and multipliers may reach 2**31.
         parallel: Share the tasks between the threads of TVM's pool.
     """
 
@@ -48,9 +47,8 @@ class Tiles:
     other_steps: Steps | None
     blocks: int
     chunk: int
-    storage: str = "uint8"
     narrow: bool = False
-    plain: bool = False
+    unbounded: bool = True
     parallel: bool = False
 
     @property
@@ -74,7 +72,8 @@ class Tiles:
         rows, columns, _ = self.tile
         line_tiles, column_tiles = -(-lines // rows), -(-length // columns)
         chunks = -(-line_tiles // self.chunk)
-        finish = Epilogue(self.lanes, self.storage, self.other_steps is not None, self.plain)
+        residual = self.other_steps is not None
+        finish = Epilogue(self.lanes, "uint8", residual, plain=False, unbounded=self.unbounded)
         with loop(images * chunks * self.blocks, parallel=self.parallel) as task:
             block = let(task % self.blocks)
             image = let(task // (self.blocks * chunks))
@@ -116,14 +115,16 @@ class Tiles:
         lanes, vectors = self.lanes, self.tile[2]
         y_distances = self.distances(self.y_steps)
         other_distances = self.distances(self.other_steps) if self.other_steps else y_distances
-        for p, pixel_sums in enumerate(sums):
-            for v in range(vectors):
-                last = self.narrow and v == vectors - 1
-                finish.store(
-                    tensors,
-                    load(pixel_sums, v * lanes, lanes),
-                    load(tensors["multiplier"], (block * vectors + v) * lanes, lanes),
-                    y_at + (y_distances[p] + v * lanes),
-                    None if other_at is None else other_at + (other_distances[p] + v * lanes),
-                    half=(block == self.blocks - 1) if last else None,
-                )
+        results = [
+            Result(
+                let(load(pixel_sums, v * lanes, lanes)),
+                load(tensors["multiplier"], (block * vectors + v) * lanes, lanes),
+                y_at + (y_distances[p] + v * lanes),
+                None if other_at is None else other_at + (other_distances[p] + v * lanes),
+                beside=v > 0,
+                half=(block == self.blocks - 1) if self.narrow and v == vectors - 1 else None,
+            )
+            for p, pixel_sums in enumerate(sums)
+            for v in range(vectors)
+        ]
+        finish.store_bytes(tensors, results)

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from math import ceil
 
-import numpy as np
-
 from ..kernels import Kernel
 from ..kernels.depthwise import Window
 from ..kernels.interleave import Interleaving
 from ..plan import Plan, Pointer
-from .layer import Knobs, Layer, Strategy
+from .layer import Knobs, Layer, Strategy, is_bounded
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 200_000
@@ -63,7 +61,7 @@ class Depthwise(Strategy):
             y_steps=layer.y.layout.pixel_steps,
             blocks=len(starts),
             last_block=starts[-1],
-            unbounded=not _is_bounded(layer, plan),
+            unbounded=not is_bounded(layer, plan),
             parallel=plan.parallel(layer.macs, PARALLEL_MACS),
         )
         common = {"channels": channels, "copies": copies, "parts": form.parts, "starts": starts}
@@ -158,8 +156,3 @@ def _cycles(layer: Layer, plan: Plan, knobs: Knobs) -> tuple[float, int]:
     spilled = max(0, live + form.parts + 2 - plan.target.registers)
     total = seen.reach(1) * (load + 2 * spilled) + multiply + finish + 16
     return tiles * total, rows * columns
-
-
-def _is_bounded(layer: Layer, plan: Plan) -> bool:
-    """Whether no sum times its multiplier can reach 2**31: sums are at most that in magnitude."""
-    return bool(np.all(np.abs(plan.tensors[layer.multiplier]) < 1))

@@ -10,7 +10,7 @@ from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS, Instruction
 from ..plan import Plan, Pointer
 from .geometry import Geometry, find_geometry
-from .layer import Knobs, Layer, Strategy
+from .layer import Knobs, Layer, Strategy, is_bounded
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 400_000
@@ -154,7 +154,7 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
         blocks=part.blocks,
         chunk=lines_of_a_task(layer, geometry, rows, part.blocks, plan.threads if parallel else 1),
         narrow=part.narrow,
-        plain=layer.stored_zero_point == 0,
+        unbounded=not is_bounded(layer, plan),
         parallel=parallel,
     )
     width = part.vectors * plan.target.lanes

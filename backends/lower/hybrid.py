@@ -14,15 +14,15 @@ from ..packing_hybrid import block_quads
 from ..plan import Plan, Pointer
 from .direct import PARALLEL_MACS, Part, lines_of_a_task, split_channels
 from .geometry import Geometry, find_geometry
-from .layer import Knobs, Layer, Strategy
+from .layer import Knobs, Layer, Strategy, is_bounded
 from .quads import Quads, classify
 
 # How many of the best settings are worth measuring.
 OFFERED = 8
 # Blocks that are looked at to reckon a setting.
 SAMPLE = 3
-# Registers beside sums and weights: two broadcasts, ones, a product.
-TEMPORARIES = 4
+# Registers beside sums and weights: two broadcasts or their halves, a product, constants.
+TEMPORARIES = 5
 
 
 class Hybrid(Strategy):
@@ -123,7 +123,7 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
         blocks=part.blocks,
         chunk=lines_of_a_task(layer, geometry, rows, part.blocks, threads),
         narrow=part.narrow,
-        plain=layer.stored_zero_point == 0,
+        unbounded=not is_bounded(layer, plan),
         parallel=parallel,
     )
     recipe = _weight_recipe(layer, width, part.first, part.count)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from planish.ir.errors import OptionError, unknown
 
 from ..choosing import Choice, choose
@@ -166,6 +168,11 @@ class Strategy(Protocol):
     def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
         """Append the kernel calls."""
         ...
+
+
+def is_bounded(layer: Layer, plan: Plan) -> bool:
+    """Whether no sum times its multiplier can reach 2**31: sums are at most that in magnitude."""
+    return bool(np.all(np.abs(plan.tensors[layer.multiplier]) < 1))
 
 
 def find_strategy(name: str) -> Strategy:

@@ -1,0 +1,70 @@
+"""From float32 products to bytes, with the fewest instructions: whole vectors at once.
+
+`vpackssdw` and `vpackuswb` narrow two vectors to one with saturation, inside each 128-bit part.
+Four vectors of int32 become one of bytes, whose 128-bit parts hold four lanes of each in turn.
+
+Why it is exact: wanted is `clamp(rne(product) + zero_point, lo, hi)` with 0 <= lo <= hi <= 255.
+`vcvtps2dq` rounds to nearest even, and gives the right number for products below 2**31 (beyond, the
+most negative one: such products have to be bounded first). Saturation to 16 bits, a saturating
+addition of 0..255 and saturation to 0..255 keep the order of values and change only those that end
+outside 0..255, which is outside lo..hi or its edge: so the last clamp gives what was wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .instructions import nearest_int
+from .statements import T, let
+
+
+def bounded(product: Any, lanes: int) -> Any:
+    """Return a product that can't reach 2**31; everything above 2**30 ends in hi anyway."""
+    return T.min(product, T.broadcast(T.float32(2**30), lanes))
+
+
+def words(products: Sequence[Any], zero_point: Any, lanes: int) -> list[Any]:
+    """Return int16 vectors, one of each two products: `rne(product) + zero_point`, saturated.
+
+    Args:
+        products: float32 vectors, an even number.
+        zero_point: int16 scalar, 0..255.
+        lanes: Lanes of a product.
+    """
+    whole = [let(nearest_int(product, lanes)) for product in products]
+    name = {4: "sse2.packssdw.128", 8: "avx2.packssdw", 16: "avx512.packssdw.512"}[lanes]
+    kind, offset = f"int16x{2 * lanes}", T.broadcast(zero_point, 2 * lanes)
+    packed = [
+        T.call_llvm_pure_intrin(kind, f"llvm.x86.{name}", a, b)
+        for a, b in zip(whole[::2], whole[1::2], strict=True)
+    ]
+    return [let(T.call_llvm_pure_intrin(kind, "llvm.sadd.sat", p, offset)) for p in packed]
+
+
+def four_to_bytes(products: Sequence[Any], zero_point: Any, lo: Any, hi: Any, lanes: int) -> Any:
+    """Return four products as one uint8 vector: four lanes of each in turn, in each 128-bit part.
+
+    Args:
+        products: Four float32 vectors.
+        zero_point: int16 scalar, 0..255.
+        lo: uint8 scalar.
+        hi: uint8 scalar.
+        lanes: Lanes of a product.
+    """
+    name = {4: "sse2.packuswb.128", 8: "avx2.packuswb", 16: "avx512.packuswb.512"}[lanes]
+    both = words(products, zero_point, lanes)
+    narrow = T.call_llvm_pure_intrin(f"uint8x{4 * lanes}", f"llvm.x86.{name}", *both)
+    floor, ceiling = T.broadcast(lo, 4 * lanes), T.broadcast(hi, 4 * lanes)
+    return let(T.max(T.min(narrow, ceiling), floor))
+
+
+def in_order(narrow: Any, lanes: int) -> Any:
+    """Return what `four_to_bytes` gives with the lanes of each product side by side."""
+    order = [
+        part * 16 + number * 4 + i
+        for number in range(4)
+        for part in range(lanes // 4)
+        for i in range(4)
+    ]
+    return let(T.Shuffle([narrow], order))
