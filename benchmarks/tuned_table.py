@@ -22,7 +22,9 @@ TABLES = Path(__file__).parent.parent / "backends" / "tables"
 
 def main(words: list[str] | None = None) -> int:
     """Write the table; return the exit status."""
-    parser = argparse.ArgumentParser(description="Write the table of choices that planish ships for a target.")
+    parser = argparse.ArgumentParser(
+        description="Write the table of choices that planish ships for a target."
+    )
     parser.add_argument("databases", nargs="+", type=Path)
     parser.add_argument("--target", default="native")
     parser.add_argument("--folder", type=Path, default=TABLES, help="where the table goes")

@@ -23,6 +23,7 @@ from planish.ir.files import write_beside
 
 from ..choosing import Choice
 from ..target import Target
+from ..targets import BEST_FIRST, find_target
 
 FORMAT = 1
 # A choice takes the place of the rules' own only if it saves more than this: less is noise.
@@ -305,17 +306,26 @@ def _together(records: list[Record], base_us: float) -> Measured:
 
 
 def _header(target: Target) -> dict[str, Any]:
-    code = {
+    return {
+        "format": FORMAT,
+        "target": {"name": _public_name(target), "code": _code(target)},
+        "versions": {name: version(name) for name in ("planish", "apache-tvm")},
+    }
+
+
+def _code(target: Target) -> dict[str, Any]:
+    """Return what decides about the code: "native" has that of what it stands for here."""
+    return {
         "tvm": target.tvm_target,
         "instruction": target.instruction,
         "vector_bits": target.vector_bits,
     }
-    # "native" is the same as what it stands for here.
-    return {
-        "format": FORMAT,
-        "target": {"name": target.name, "code": code},
-        "versions": {name: version(name) for name in ("planish", "apache-tvm")},
-    }
+
+
+def _public_name(target: Target) -> str:
+    """Return the name of the registered target with this code, else the target's own."""
+    same = (name for name in BEST_FIRST if _code(find_target(name)) == _code(target))
+    return next(same, target.name)
 
 
 def _versions_text(versions: Mapping[str, str]) -> str:
