@@ -2,7 +2,8 @@
 
 - `clamp_i8` after the only use of an operator with clamp bounds: the bounds become narrower.
 - `add_i8` of a convolution's only use with a tensor of the same shape: the addition joins the
-  convolution's epilogue. The formulas stay as they are, value for value.
+  convolution's epilogue. The formulas stay as they are, value for value; both have to say the same
+  zero point of the convolution's result, which is then never added and taken away.
 """
 
 from __future__ import annotations
@@ -68,6 +69,14 @@ def _only_user(node: torch.fx.Node) -> torch.fx.Node | None:
     return users[0] if len(users) == 1 else None
 
 
+def _joins(result: torch.fx.Node, convolution: torch.fx.Node, add: torch.fx.Node) -> bool:
+    """Whether a convolution's result has no other use than an addition that takes it as it is."""
+    values = arguments(add)
+    side = "a" if values["a"] is result else "b"
+    said = int(arguments(convolution)["y_zero_point"])
+    return _only_user(result) is add and int(values[f"{side}_zero_point"]) == said
+
+
 def _following_clamps(node: torch.fx.Node) -> list[torch.fx.Node]:
     found: list[torch.fx.Node] = []
     user = _only_user(node)
@@ -97,7 +106,7 @@ def find_fusions(graph: Graph) -> Fusion:
         sides = [arguments(node)["a"], arguments(node)["b"]]
         if len({tuple(side.meta["val"].shape) for side in sides}) != 1 or sides[0] is sides[1]:
             continue
-        candidates = [s for s in sides if s in ends and _only_user(s) is node]
+        candidates = [s for s in sides if s in ends and _joins(s, ends[s], node)]
         if candidates:
             chosen = ends[max(candidates, key=lambda side: order[ends[side]])]
             fusion.residuals[node] = chosen

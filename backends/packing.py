@@ -151,6 +151,7 @@ RECIPES: dict[str, Recipe | str] = {
     "hybrid-weights": "packing_hybrid:hybrid_weights",
     "hybrid-offsets": "packing_hybrid:hybrid_offsets",
     "hybrid-table": "packing_hybrid:hybrid_table",
+    "winograd-weights": "packing_winograd:winograd_weights",
     "depthwise-weights": "packing_depthwise:depthwise_weights",
     "depthwise-bias": "packing_depthwise:depthwise_bias",
     "depthwise-multiplier": "packing_depthwise:depthwise_multiplier",

@@ -13,6 +13,7 @@ from typing import Any
 
 # Family name to "module:builder". A builder takes the options and returns a tvm.tirx.PrimFunc.
 FAMILIES: dict[str, str] = {
+    "winograd": "winograd:build",
     "direct": "direct:build",
     "hybrid": "hybrid:build",
     "dot-product": "dot_product:build",
@@ -27,6 +28,7 @@ FAMILIES: dict[str, str] = {
     "mean": "normalization:build_mean",
     "two-operands": "elementwise:build_two",
     "map": "elementwise:build_map",
+    "quantize-planes": "planes:build",
     "gather": "movement:build_gather",
     "take": "movement:build_take",
     "fill-halo": "movement:build_fill_halo",

@@ -11,14 +11,17 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from .instructions import ANY, nearest_int, requantize
+from .instructions import ANY, nearest_int, requantize, spread
 
 
-def _quantize(x: Any, scale: Any, lo: Any, hi: Any, zero_point: Any) -> Any:
-    # A maximum with a NaN on its left gives its right side: NaN becomes lo.
-    lowest, highest = T.Cast("float32", lo), T.Cast("float32", hi)
-    clamped = T.min(T.max(x / scale, lowest), highest)
-    return nearest_int(clamped, 1) + zero_point
+def quantized(x: Any, scale: Any, lo: Any, hi: Any, zero_point: Any, lanes: int) -> Any:
+    """Return `clamp(rne(x / scale), lo, hi) + zero_point` as int32; NaN becomes lo.
+
+    A maximum with a NaN on its left gives its right side.
+    """
+    lowest, highest = (spread(T.Cast("float32", bound), lanes) for bound in (lo, hi))
+    clamped = T.min(T.max(x / spread(scale, lanes), lowest), highest)
+    return nearest_int(clamped, lanes) + spread(zero_point, lanes)
 
 
 def build_map(
@@ -98,7 +101,7 @@ def build_map(
                         )
                     elif operator == "quantize":
                         Y[y_at + (k if unit_y else k * y3)] = T.Cast(
-                            y_dtype, _quantize(value, scale, lo, hi, zero_point)
+                            y_dtype, quantized(value, scale, lo, hi, zero_point, 1)
                         )
                     else:
                         Y[y_at + (k if unit_y else k * y3)] = (

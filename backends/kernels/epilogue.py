@@ -1,4 +1,12 @@
-"""What ends every layer: requantize, clamp, perhaps add another activation, narrow, store."""
+"""What ends every layer: requantize, clamp, perhaps add another activation, narrow, store.
+
+Why it is exact: `clamp(rne(float32(total) * multiplier))` is one IEEE multiplication and one
+rounding, with integers as bounds, so that clamping before or after the rounding gives the same. How
+products become bytes, and why that is exact too, is said in `narrowing`. A residual is added in
+float32, in which nothing rounds: each product is an integer below 2**23 in magnitude (a difference
+of two bytes times a factor of at most 32767), the sum one below 2**24, whether or not LLVM
+contracts a multiplication and an addition.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .instructions import nearest_int, spread, vector
+from .instructions import spread, vector
 from .narrowing import bounded, four_to_bytes, in_order
 from .statements import T, let, load, store
 
@@ -15,13 +23,12 @@ SCALARS = (
     ("lo", "int32"),
     ("hi", "int32"),
     ("zero_point", "int32"),
-    ("self_factor", "int32"),
-    ("other_factor", "int32"),
-    ("offset", "int32"),
+    ("own_lo", "float32"),
+    ("own_hi", "float32"),
+    ("own_factor", "float32"),
+    ("other_factor", "float32"),
+    ("other_offset", "float32"),
     ("sum_scale", "float32"),
-    ("sum_lo", "int32"),
-    ("sum_hi", "int32"),
-    ("sum_zero_point", "int32"),
 )
 
 
@@ -48,136 +55,70 @@ class Result:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """The end of a layer for one vector of output channels.
+    """The end of a layer.
 
     Attributes:
         lanes: int32 lanes of a vector.
-        storage: Dtype of y.
         residual: Whether another activation is added.
-        plain: Whether the zero point of what is stored is 0.
         unbounded: Whether products of sums and multipliers may reach 2**31.
+        clamped: Whether the bounds of what is stored are others than 0 and 255.
+        shifted: Whether the zero point of what is stored is another than 0.
     """
 
     lanes: int
-    storage: str
     residual: bool
-    plain: bool
     unbounded: bool = True
+    clamped: bool = True
+    shifted: bool = True
 
-    def bound(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the kernel's values, bounds as vectors of float32, computed once where called."""
-        found = dict(values)
-        for name in ("lo", "hi", "sum_lo", "sum_hi"):
-            found[f"{name}_float"] = let(spread(T.Cast("float32", values[name]), self.lanes))
-        return found
-
-    def store(
-        self,
-        values: Mapping[str, Any],
-        total: Any,
-        multiplier: Any,
-        y_at: Any,
-        other_at: Any | None,
-        half: Any | None = None,
-    ) -> None:
-        """Store one vector of results.
+    def store(self, values: Mapping[str, Any], results: Sequence[Result]) -> None:
+        """Store vectors of results as uint8, four at a time.
 
         Args:
-            values: What `bound` returned.
-            total: int32 sums.
-            multiplier: float32 [lanes].
-            y_at: Where in y.
-            other_at: Where in the other summand.
-            half: A condition under which only the first half of the lanes is stored; None: never.
-        """
-        lanes = self.lanes
-        product = self._last_product(values, total, multiplier, other_at)
-        result = let(self._rounded(values, product, self._last, keep_zero_point=not self.plain))
-        narrowed = let(T.Cast(vector(self.storage, lanes), result))
-        self._store_half(values, narrowed, y_at, half)
-
-    def store_bytes(self, values: Mapping[str, Any], results: Sequence[Result]) -> None:
-        """Store several vectors of results as uint8, four at a time: see `narrowing`.
-
-        Args:
-            values: What `bound` returned.
+            values: The kernel's tensors and numbers.
             results: Those side by side in y follow each other.
         """
-        lanes, last = self.lanes, self._last
-        zero_point = T.Cast("int16", values[f"{last}zero_point"])
-        lo, hi = (
-            T.Cast("uint8", values[f"{last}{name}"] + values[f"{last}zero_point"])
-            for name in ("lo", "hi")
-        )
+        zero_point = T.Cast("int16", values["zero_point"]) if self.shifted else None
+        bounds = [T.Cast("uint8", values[name]) for name in ("lo", "hi")] if self.clamped else None
         for first in range(0, len(results), 4):
             group = results[first : first + 4]
-            products = [
-                self._last_product(values, r.total, r.multiplier, r.other_at) for r in group
-            ]
-            if self.unbounded and not self.residual:
-                products = [bounded(product, lanes) for product in products]
-            products = [let(product) for product in products]
+            products = [let(self._product(values, result)) for result in group]
             products += products[-1:] * (4 - len(group))
-            narrow = in_order(four_to_bytes(products, zero_point, lo, hi, lanes), lanes)
+            narrow = in_order(four_to_bytes(products, zero_point, bounds, self.lanes), self.lanes)
             for begin, count in _runs(group):
-                where = list(range(begin * lanes, (begin + count) * lanes))
-                piece = narrow if count == 4 else T.Shuffle([narrow], where)
-                if group[begin].half is None:
-                    store(values["y"], group[begin].y_at, piece, count * lanes)
-                else:
-                    self._store_half(values, let(piece), group[begin].y_at, group[begin].half)
+                where = range(begin * self.lanes, (begin + count) * self.lanes)
+                piece = narrow if count == 4 else let(T.Shuffle([narrow], list(where)))
+                self._store_piece(values["y"], piece, count * self.lanes, group[begin])
 
-    @property
-    def _last(self) -> str:
-        """How the names of the last step's numbers begin."""
-        return "sum_" if self.residual else ""
-
-    def _last_product(
-        self, values: Mapping[str, Any], total: Any, multiplier: Any, other_at: Any | None
-    ) -> Any:
-        """Return the float32 product that only has to be rounded, clamped and moved."""
-        lanes = self.lanes
-        product = T.Cast(vector("float32", lanes), total) * multiplier
+    def _product(self, values: Mapping[str, Any], result: Result) -> Any:
+        """Return float32 products that only have to be rounded, moved and clamped."""
+        kind = vector("float32", self.lanes)
+        product = T.Cast(kind, result.total) * result.multiplier
         if not self.residual:
-            return product
-        result = let(self._rounded(values, product, "", keep_zero_point=True))
-        other = T.Cast(vector("int32", lanes), load(values["other"], other_at, lanes))
-        joined = (
-            result * spread(values["self_factor"], lanes)
-            + other * spread(values["other_factor"], lanes)
-            + spread(values["offset"], lanes)
-        )
-        scale = spread(values["sum_scale"], lanes)
-        return T.Cast(vector("float32", lanes), joined) * scale
+            return bounded(product, self.lanes) if self.unbounded else product
 
-    def _store_half(
-        self, values: Mapping[str, Any], narrowed: Any, y_at: Any, half: Any | None
-    ) -> None:
-        lanes = self.lanes
-        if half is None:
-            store(values["y"], y_at, narrowed, lanes)
+        def number(name: str) -> Any:
+            return spread(values[name], self.lanes)
+
+        clamped = T.max(T.min(product, number("own_hi")), number("own_lo"))
+        own = T.call_llvm_pure_intrin(kind, "llvm.rint", clamped)
+        stored = load(values["other"], result.other_at, self.lanes)
+        other = T.Cast(kind, T.Cast(vector("int32", self.lanes), stored))
+        other = other * number("other_factor") + number("other_offset")
+        return (own * number("own_factor") + other) * number("sum_scale")
+
+    def _store_piece(self, y: Any, piece: Any, count: int, result: Result) -> None:
+        if result.half is None:
+            store(y, result.y_at, piece, count)
             return
-        with T.If(half):
+        with T.If(result.half):
             with T.Then():
                 # As one number: LLVM 22 loops for ever on some shuffles that take half of a vector.
-                first = T.Shuffle([T.reinterpret(f"int{4 * lanes}x2", narrowed)], [0])
-                few = T.reinterpret(vector(self.storage, lanes // 2), first)
-                store(values["y"], y_at, few, lanes // 2)
+                first = T.Shuffle([T.reinterpret(f"int{4 * self.lanes}x2", piece)], [0])
+                few = T.reinterpret(vector("uint8", self.lanes // 2), first)
+                store(y, result.y_at, few, self.lanes // 2)
             with T.Else():
-                store(values["y"], y_at, narrowed, lanes)
-
-    def _rounded(
-        self, values: Mapping[str, Any], product: Any, prefix: str, *, keep_zero_point: bool
-    ) -> Any:
-        """Return `clamp(rne(product), lo, hi) + zero_point`.
-
-        One IEEE multiplication and one rounding: nothing that LLVM could contract.
-        """
-        clamped = T.max(T.min(product, values[f"{prefix}hi_float"]), values[f"{prefix}lo_float"])
-        rounded = nearest_int(clamped, self.lanes)
-        if not keep_zero_point:
-            return rounded
-        return rounded + spread(values[f"{prefix}zero_point"], self.lanes)
+                store(y, result.y_at, piece, count)
 
 
 def _runs(results: Sequence[Result]) -> list[tuple[int, int]]:

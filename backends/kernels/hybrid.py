@@ -29,7 +29,7 @@ from typing import Any
 from .epilogue import SCALARS
 from .instructions import INSTRUCTIONS, pair_dot
 from .statements import T, kernel, let, load, loop, store
-from .tiles import Steps, Tiles
+from .tiles import Tiles
 
 # Numbers a block in the table: quads of each class, then where the block's entries begin in the
 # list of pairs and single quads and in that of wide ones.
@@ -42,34 +42,11 @@ def byte_products(lanes: int, values: Any, weights: Any) -> Any:
     return T.call_llvm_pure_intrin(f"int16x{2 * lanes}", name, values, weights)
 
 
-def build(
-    lanes: int,
-    tile: tuple[int, int, int],
-    pixels: tuple[int, int, int],
-    x_steps: Steps,
-    y_steps: Steps,
-    other_steps: Steps | None,
-    blocks: int,
-    chunk: int,
-    narrow: bool = False,
-    unbounded: bool = True,
-    parallel: bool = False,
-) -> Any:
-    """Return the kernel; for the arguments see `tiles.Tiles`."""
-    layout = Tiles(
-        lanes,
-        tile,
-        pixels,
-        x_steps,
-        y_steps,
-        other_steps,
-        blocks,
-        chunk,
-        narrow=narrow,
-        unbounded=unbounded,
-        parallel=parallel,
-    )
-    vectors, distances, wide = tile[2], layout.distances(x_steps), INSTRUCTIONS["vpmaddwd"]
+def build(**options: Any) -> Any:
+    """Return the kernel; `options` are what `tiles.Tiles` takes."""
+    layout = Tiles(**options)
+    lanes, x_steps = layout.lanes, layout.x_steps
+    vectors, distances, wide = layout.tile[2], layout.distances(x_steps), INSTRUCTIONS["vpmaddwd"]
     quad = 4 * lanes  # weights of one vector and quad
 
     def quad_bytes(x: Any, at: Any) -> Any:

@@ -103,8 +103,7 @@ def spread(value: Any, lanes: int) -> Any:
 
 def nearest_int(value: Any, lanes: int) -> Any:
     """Round float32 to int32, to nearest, ties to even (one vcvtps2dq)."""
-    rounded = T.call_llvm_pure_intrin(vector("float32", lanes), "llvm.rint", value)
-    return T.Cast(vector("int32", lanes), rounded)
+    return T.call_llvm_pure_intrin(vector("int32", lanes), "llvm.lrint", value)
 
 
 def requantize(

@@ -103,7 +103,7 @@ class Interleaving:
             hi: uint8 scalar.
         """
         if self.parts == 4:
-            return four_to_bytes(products, zero_point, lo, hi, self.lanes)
+            return four_to_bytes(products, zero_point, (lo, hi), self.lanes)
         (both,) = words(products, zero_point, self.lanes)
         count = self.channels
         floor, ceiling = (T.broadcast(T.Cast("int16", bound), count) for bound in (lo, hi))

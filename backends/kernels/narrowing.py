@@ -24,38 +24,44 @@ def bounded(product: Any, lanes: int) -> Any:
     return T.min(product, T.broadcast(T.float32(2**30), lanes))
 
 
-def words(products: Sequence[Any], zero_point: Any, lanes: int) -> list[Any]:
+def words(products: Sequence[Any], zero_point: Any | None, lanes: int) -> list[Any]:
     """Return int16 vectors, one of each two products: `rne(product) + zero_point`, saturated.
 
     Args:
         products: float32 vectors, an even number.
-        zero_point: int16 scalar, 0..255.
+        zero_point: int16 scalar, 0..255; None is 0.
         lanes: Lanes of a product.
     """
     whole = [let(nearest_int(product, lanes)) for product in products]
     name = {4: "sse2.packssdw.128", 8: "avx2.packssdw", 16: "avx512.packssdw.512"}[lanes]
-    kind, offset = f"int16x{2 * lanes}", T.broadcast(zero_point, 2 * lanes)
+    kind = f"int16x{2 * lanes}"
     packed = [
-        T.call_llvm_pure_intrin(kind, f"llvm.x86.{name}", a, b)
+        let(T.call_llvm_pure_intrin(kind, f"llvm.x86.{name}", a, b))
         for a, b in zip(whole[::2], whole[1::2], strict=True)
     ]
+    if zero_point is None:
+        return packed
+    offset = T.broadcast(zero_point, 2 * lanes)
     return [let(T.call_llvm_pure_intrin(kind, "llvm.sadd.sat", p, offset)) for p in packed]
 
 
-def four_to_bytes(products: Sequence[Any], zero_point: Any, lo: Any, hi: Any, lanes: int) -> Any:
+def four_to_bytes(
+    products: Sequence[Any], zero_point: Any | None, bounds: Sequence[Any] | None, lanes: int
+) -> Any:
     """Return four products as one uint8 vector: four lanes of each in turn, in each 128-bit part.
 
     Args:
         products: Four float32 vectors.
-        zero_point: int16 scalar, 0..255.
-        lo: uint8 scalar.
-        hi: uint8 scalar.
+        zero_point: int16 scalar, 0..255; None is 0.
+        bounds: uint8 scalars, lo and hi; None is 0 and 255.
         lanes: Lanes of a product.
     """
     name = {4: "sse2.packuswb.128", 8: "avx2.packuswb", 16: "avx512.packuswb.512"}[lanes]
     both = words(products, zero_point, lanes)
     narrow = T.call_llvm_pure_intrin(f"uint8x{4 * lanes}", f"llvm.x86.{name}", *both)
-    floor, ceiling = T.broadcast(lo, 4 * lanes), T.broadcast(hi, 4 * lanes)
+    if bounds is None:
+        return let(narrow)
+    floor, ceiling = (T.broadcast(bound, 4 * lanes) for bound in bounds)
     return let(T.max(T.min(narrow, ceiling), floor))
 
 

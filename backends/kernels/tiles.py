@@ -33,9 +33,11 @@ class Tiles:
         y_steps: The same in y.
         other_steps: The same in the residual's other summand, if there is one.
         blocks: Blocks of `vectors * lanes` output channels.
-        chunk: Tiles of lines that one task takes before it goes on to the next block.
+        chunk: Tiles that one task takes before it goes on to the next block.
         narrow: The last vector of the last block has half its lanes.
-        unbounded: Products of sums and multipliers may reach 2**31.
+        unbounded: See `Epilogue`, as for the next two.
+        clamped: See there.
+        shifted: See there.
         parallel: Share the tasks between the threads of TVM's pool.
     """
 
@@ -49,6 +51,8 @@ class Tiles:
     chunk: int
     narrow: bool = False
     unbounded: bool = True
+    clamped: bool = True
+    shifted: bool = True
     parallel: bool = False
 
     @property
@@ -71,17 +75,18 @@ class Tiles:
         images, lines, length = self.pixels
         rows, columns, _ = self.tile
         line_tiles, column_tiles = -(-lines // rows), -(-length // columns)
-        chunks = -(-line_tiles // self.chunk)
+        tiles = line_tiles * column_tiles
+        chunks = -(-tiles // self.chunk)
         residual = self.other_steps is not None
-        finish = Epilogue(self.lanes, "uint8", residual, plain=False, unbounded=self.unbounded)
+        finish = Epilogue(self.lanes, residual, self.unbounded, self.clamped, self.shifted)
         with loop(images * chunks * self.blocks, parallel=self.parallel) as task:
             block = let(task % self.blocks)
             image = let(task // (self.blocks * chunks))
             first_tile = let(task // self.blocks % chunks * self.chunk)
-            count = T.min(self.chunk, line_tiles - first_tile)
-            with loop(count) as i, loop(column_tiles) as j:
-                line = let(T.min((first_tile + i) * rows, lines - rows))
-                column = let(T.min(j * columns, length - columns))
+            with loop(T.min(self.chunk, tiles - first_tile)) as i:
+                tile = let(first_tile + i)
+                line = let(T.min(tile // column_tiles * rows, lines - rows))
+                column = let(T.min(tile % column_tiles * columns, length - columns))
 
                 def place(steps: Steps) -> Any:
                     return let(image * steps[0] + line * steps[1] + column * steps[2])
@@ -91,7 +96,7 @@ class Tiles:
                 y_at = let(place(self.y_steps) + block * self.width)
                 other = self.other_steps
                 other_at = let(place(other) + block * self.width) if other else None
-                self._finish(finish, finish.bound(tensors), sums, block, y_at, other_at)
+                self._finish(finish, tensors, sums, block, y_at, other_at)
 
     def _begin(self, bias: Any, block: Any) -> list[Any]:
         """Return a buffer of sums a pixel: TVM keeps no more than 1 KiB of one on the stack."""
@@ -127,4 +132,4 @@ class Tiles:
             for p, pixel_sums in enumerate(sums)
             for v in range(vectors)
         ]
-        finish.store_bytes(tensors, results)
+        finish.store(tensors, results)

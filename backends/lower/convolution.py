@@ -60,7 +60,7 @@ def _emit(
     shift = 128 if str(values["dtype"]) == "torch.int8" else 0
     zero_point = int(values["y_zero_point"])
     lo, hi = lowering.fusion.bounds(node)
-    residual = _residual(lowering, node, add, shift) if add is not None else None
+    residual = _residual(lowering, node, add) if add is not None else None
     weight, multiplier = lowering.stored(values["weight"]), lowering.stored(values["multiplier"])
     assert weight is not None
     assert multiplier is not None
@@ -81,26 +81,19 @@ def _emit(
     emit_layer(layer, lowering.plan)
 
 
-def _residual(
-    lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node, self_shift: int
-) -> Residual:
+def _residual(lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node) -> Residual:
     """Return the addition, seen from the convolution's side."""
     values = arguments(add)
     mine = "a" if values["a"] is lowering.fusion.last(node) else "b"
     yours = "b" if mine == "a" else "a"
     other = lowering.integer(values[yours])
-    factors = {side: int(values[f"{side}_multiplier"]) for side in "ab"}
-    zero_points = {
-        mine: int(values[f"{mine}_zero_point"]) + self_shift,
-        yours: int(values[f"{yours}_zero_point"]) + other.shift,
-    }
     lo, hi = lowering.fusion.bounds(add)
     y_zero_point = int(values["y_zero_point"])
     return Residual(
         other=other,
-        self_factor=factors[mine],
-        other_factor=factors[yours],
-        offset=-sum(zero_points[side] * factors[side] for side in "ab"),
+        self_factor=int(values[f"{mine}_multiplier"]),
+        other_factor=int(values[f"{yours}_multiplier"]),
+        other_zero_point=int(values[f"{yours}_zero_point"]) + other.shift,
         scale=2.0 ** -int(values["shift"]),
         lo=lo - y_zero_point,
         hi=hi - y_zero_point,

@@ -124,7 +124,8 @@ def _emit_blocks(layer: Layer, blocks: Blocks, plan: Plan) -> None:
             [
                 residual.self_factor,
                 residual.other_factor,
-                residual.offset,
+                -layer.zero_point * residual.self_factor
+                - residual.other_zero_point * residual.other_factor,
                 residual.scale,
                 residual.lo,
                 residual.hi,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ..kernels import Kernel
 from ..packing_hybrid import block_quads
 from ..plan import Plan, Pointer
-from .direct import PARALLEL_MACS, Part, lines_of_a_task, split_channels
+from .direct import PARALLEL_MACS, Part, split_channels, tiles_of_a_task
 from .geometry import Geometry, find_geometry
-from .layer import Knobs, Layer, Strategy, is_bounded
+from .layer import Knobs, Layer, Strategy, find_ending
 from .quads import Quads, classify
 
 # How many of the best settings are worth measuring.
@@ -121,9 +121,9 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
         y_steps=geometry.y,
         other_steps=geometry.other,
         blocks=part.blocks,
-        chunk=lines_of_a_task(layer, geometry, rows, part.blocks, threads),
+        chunk=tiles_of_a_task(geometry, tile, part.blocks, threads),
         narrow=part.narrow,
-        unbounded=not is_bounded(layer, plan),
+        **find_ending(layer, plan),
         parallel=parallel,
     )
     recipe = _weight_recipe(layer, width, part.first, part.count)

@@ -17,13 +17,13 @@ from ..plan import Plan, Value
 
 @dataclass(frozen=True)
 class Residual:
-    """An add_i8 that joins a layer's epilogue.
+    """An add_i8 that joins a layer's epilogue; it gives the layer's result the layer's zero point.
 
     Attributes:
         other: The other summand.
         self_factor: Fixed-point multiplier of the layer's own result.
         other_factor: Of the other summand.
-        offset: What both zero points add up to.
+        other_zero_point: Of the other summand in memory.
         scale: `2**-shift`.
         lo: Smallest result, the zero point already taken from it.
         hi: Largest result, likewise.
@@ -33,7 +33,7 @@ class Residual:
     other: Value
     self_factor: int
     other_factor: int
-    offset: int
+    other_zero_point: int
     scale: float
     lo: int
     hi: int
@@ -113,19 +113,15 @@ class Layer:
         return images * height * width * channels * taps
 
     @property
-    def stored_zero_point(self) -> int:
-        """The zero point of what is stored, added last."""
-        return self.residual.zero_point if self.residual else self.zero_point
-
-    @property
     def epilogue(self) -> list[int | float]:
         """The numbers of `kernels.epilogue.SCALARS`."""
-        mine: list[int | float] = [self.lo, self.hi, self.zero_point]
-        added = self.residual
+        last, added = self.residual or self, self.residual
+        stored = [last.lo + last.zero_point, last.hi + last.zero_point, last.zero_point]
         if added is None:
-            return [*mine, 0, 0, 0, 0.0, 0, 0, 0]
-        factors = [added.self_factor, added.other_factor, added.offset]
-        return [*mine, *factors, added.scale, added.lo, added.hi, added.zero_point]
+            return [*stored, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+        own = [float(self.lo), float(self.hi), float(added.self_factor)]
+        offset = -float(added.other_factor * added.other_zero_point)
+        return [*stored, *own, float(added.other_factor), offset, added.scale]
 
     def pixel_maps(self) -> list[list[int]]:
         """Return [base, image, row, column] steps of each operand's pixels: x, y, residual.
@@ -143,6 +139,7 @@ class Layer:
 # dot in its name, any other. See docs/add-a-kernel.md.
 STRATEGIES: dict[str, str] = {
     "depthwise": "depthwise:Depthwise",
+    "winograd": "winograd:Winograd",
     "hybrid": "hybrid:Hybrid",
     "direct": "direct:Direct",
     "dot-product": "dot_product:DotProduct",
@@ -173,6 +170,17 @@ class Strategy(Protocol):
 def is_bounded(layer: Layer, plan: Plan) -> bool:
     """Whether no sum times its multiplier can reach 2**31: sums are at most that in magnitude."""
     return bool(np.all(np.abs(plan.tensors[layer.multiplier]) < 1))
+
+
+def find_ending(layer: Layer, plan: Plan) -> dict[str, bool]:
+    """Return what a layer's `kernels.epilogue.Epilogue` may leave out."""
+    last = layer.residual or layer
+    whole = (last.lo + last.zero_point, last.hi + last.zero_point) == (0, 255)
+    return {
+        "unbounded": not is_bounded(layer, plan),
+        "clamped": not whole,
+        "shifted": last.zero_point != 0,
+    }
 
 
 def find_strategy(name: str) -> Strategy:
