@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -156,6 +157,7 @@ def _describe_plan(plan: Plan, library: bytes) -> dict[str, Any]:
         "memory": describe_memory(plan),
         "recipes": plan.recipes,
         "steps": [{"kernel": s.kernel.name, "layer": s.label} for s in plan.steps],
+        "choices": dict(sorted(Counter(choice.source for _, choice in plan.layers).items())),
     }
 
 

@@ -148,13 +148,13 @@ RECIPES: dict[str, Recipe | str] = {
     "dot-weights": dot_weights,
     "dot-bias": _dot_bias,
     "dot-multiplier": _dot_multiplier,
-    "hybrid-weights": "packing_hybrid:hybrid_weights",
-    "hybrid-offsets": "packing_hybrid:hybrid_offsets",
-    "hybrid-table": "packing_hybrid:hybrid_table",
-    "winograd-weights": "packing_winograd:winograd_weights",
-    "depthwise-weights": "packing_depthwise:depthwise_weights",
-    "depthwise-bias": "packing_depthwise:depthwise_bias",
-    "depthwise-multiplier": "packing_depthwise:depthwise_multiplier",
+    "hybrid-weights": ".packing_hybrid:hybrid_weights",
+    "hybrid-offsets": ".packing_hybrid:hybrid_offsets",
+    "hybrid-table": ".packing_hybrid:hybrid_table",
+    "winograd-weights": ".packing_winograd:winograd_weights",
+    "depthwise-weights": ".packing_depthwise:depthwise_weights",
+    "depthwise-bias": ".packing_depthwise:depthwise_bias",
+    "depthwise-multiplier": ".packing_depthwise:depthwise_multiplier",
 }
 
 
@@ -163,7 +163,7 @@ def _find_recipe(kind: str) -> Recipe:
     if not isinstance(found, str):
         return found
     module, function = found.split(":")
-    return getattr(importlib.import_module(f".{module}", __package__), function)
+    return getattr(importlib.import_module(module, __package__), function)
 
 
 def pack(recipe: dict[str, Any], tensors: Tensors) -> NDArray[np.uint8]:

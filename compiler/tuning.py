@@ -81,12 +81,16 @@ def tune(
 
         tracker = parse_tracker(rpc_tracker)
     chosen = find_target(target)
-    known = Database(database, chosen, create=True)
     plan = Plan(chosen, threads)
     fill_plan(backend_graph(graph, batch), plan)
+    if not plan.layers:
+        raise OptionError(
+            "the network has no integer convolution or linear layer to tune",
+            cure="quantize it first: Pipeline([FoldBatchNorm(), InsertQDQ()])",
+        )
     return tune_plan(
         plan,
-        known,
+        Database(database, chosen, create=True),
         trials=trials,
         seconds=seconds,
         tracker=tracker,

@@ -25,6 +25,8 @@ _STORED = {
     "offset": torch.int32,
 }
 _ADD_LIMIT = 32767
+# 2**-shift times a sum below 2**24 is a float32 that is neither infinite nor subnormal.
+_SHIFT_LIMIT = 100
 _ENTRY_LIMIT, _SUM_LIMIT = 2**23, 2**31 - 1
 _OFFSET_LIMIT, _EPSILON_LIMIT = 2**22, 2**62
 _MEAN_LIMIT = 2**23
@@ -99,6 +101,8 @@ def _add(graph: Graph, node: fx.Node, values: dict[str, Any]) -> Iterator[str]:
     for role in ("a_multiplier", "b_multiplier"):
         if abs(values[role]) > _ADD_LIMIT:
             yield f"has {role} {values[role]}, beyond {_ADD_LIMIT}"
+    if abs(values["shift"]) > _SHIFT_LIMIT:
+        yield f"has the shift {values['shift']}, beyond {_SHIFT_LIMIT}"
 
 
 def _table(graph: Graph, node: fx.Node, values: dict[str, Any]) -> Iterator[str]:

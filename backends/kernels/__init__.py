@@ -11,28 +11,29 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-# Family name to "module:builder". A builder takes the options and returns a tvm.tirx.PrimFunc.
+# Family name to "module:builder"; with a dot in front, a module of this folder. A builder takes the
+# options and returns a tvm.tirx.PrimFunc.
 FAMILIES: dict[str, str] = {
-    "winograd": "winograd:build",
-    "direct": "direct:build",
-    "hybrid": "hybrid:build",
-    "dot-product": "dot_product:build",
-    "depthwise": "depthwise:build",
-    "matmul": "matmul:build",
-    "matmul-pack": "matmul:build_pack",
-    "matmul-row-sums": "matmul:build_row_sums",
-    "max-pool": "pooling:build_max",
-    "average-pool": "pooling:build_average",
-    "softmax": "normalization:build_softmax",
-    "layer-norm": "normalization:build_layer_norm",
-    "mean": "normalization:build_mean",
-    "two-operands": "elementwise:build_two",
-    "map": "elementwise:build_map",
-    "quantize-planes": "planes:build",
-    "gather": "movement:build_gather",
-    "take": "movement:build_take",
-    "fill-halo": "movement:build_fill_halo",
-    "resize": "resampling:build_resize",
+    "winograd": ".winograd:build",
+    "direct": ".direct:build",
+    "hybrid": ".hybrid:build",
+    "dot-product": ".dot_product:build",
+    "depthwise": ".depthwise:build",
+    "matmul": ".matmul:build",
+    "matmul-pack": ".matmul:build_pack",
+    "matmul-row-sums": ".matmul:build_row_sums",
+    "max-pool": ".pooling:build_max",
+    "average-pool": ".pooling:build_average",
+    "softmax": ".normalization:build_softmax",
+    "layer-norm": ".normalization:build_layer_norm",
+    "mean": ".normalization:build_mean",
+    "two-operands": ".elementwise:build_two",
+    "map": ".elementwise:build_map",
+    "quantize-planes": ".planes:build",
+    "gather": ".movement:build_gather",
+    "take": ".movement:build_take",
+    "fill-halo": ".movement:build_fill_halo",
+    "resize": ".resampling:build_resize",
 }
 
 
@@ -68,7 +69,7 @@ class Kernel:
 def _build(kernel: Kernel) -> Any:
     """Build a kernel once in a process: parsing TVMScript takes longer than compiling it."""
     module, function = FAMILIES[kernel.family].split(":")
-    builder = getattr(importlib.import_module(f".{module}", __name__), function)
+    builder = getattr(importlib.import_module(module, __name__), function)
     return close_kernel(builder(**dict(kernel.options)), kernel.name)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .instructions import spread, vector
-from .narrowing import bounded, four_to_bytes, in_order
+from .narrowing import bounded, clamped, four_to_bytes, in_order
 from .statements import T, let, load, store
 
 # Numbers that every layer's kernel takes after its pointers; see `lower.layer`.
@@ -60,7 +60,7 @@ class Epilogue:
     Attributes:
         lanes: int32 lanes of a vector.
         residual: Whether another activation is added.
-        unbounded: Whether products of sums and multipliers may reach 2**31.
+        unbounded: Whether products that are rounded may reach 2**31.
         clamped: Whether the bounds of what is stored are others than 0 and 255.
         shifted: Whether the zero point of what is stored is another than 0.
     """
@@ -84,41 +84,53 @@ class Epilogue:
             group = results[first : first + 4]
             products = [let(self._product(values, result)) for result in group]
             products += products[-1:] * (4 - len(group))
-            narrow = in_order(four_to_bytes(products, zero_point, bounds, self.lanes), self.lanes)
+            # LLVM 22 loops for ever on some vectors that are clamped, reordered and then halved.
+            late = any(result.half is not None for result in group)
+            narrow = four_to_bytes(products, zero_point, None if late else bounds, self.lanes)
+            narrow = in_order(narrow, self.lanes)
             for begin, count in _runs(group):
                 where = range(begin * self.lanes, (begin + count) * self.lanes)
                 piece = narrow if count == 4 else let(T.Shuffle([narrow], list(where)))
-                self._store_piece(values["y"], piece, count * self.lanes, group[begin])
+                rest = bounds if late else None
+                self._store_piece(values["y"], piece, count * self.lanes, group[begin], rest)
 
     def _product(self, values: Mapping[str, Any], result: Result) -> Any:
         """Return float32 products that only have to be rounded, moved and clamped."""
         kind = vector("float32", self.lanes)
         product = T.Cast(kind, result.total) * result.multiplier
-        if not self.residual:
-            return bounded(product, self.lanes) if self.unbounded else product
+        if self.residual:
+            product = self._sum(values, product, result.other_at)
+        return bounded(product, self.lanes) if self.unbounded else product
+
+    def _sum(self, values: Mapping[str, Any], product: Any, other_at: Any) -> Any:
+        """Return the sum of add_i8 times its scale."""
+        kind = vector("float32", self.lanes)
 
         def number(name: str) -> Any:
             return spread(values[name], self.lanes)
 
         clamped = T.max(T.min(product, number("own_hi")), number("own_lo"))
         own = T.call_llvm_pure_intrin(kind, "llvm.rint", clamped)
-        stored = load(values["other"], result.other_at, self.lanes)
+        stored = load(values["other"], other_at, self.lanes)
         other = T.Cast(kind, T.Cast(vector("int32", self.lanes), stored))
         other = other * number("other_factor") + number("other_offset")
         return (own * number("own_factor") + other) * number("sum_scale")
 
-    def _store_piece(self, y: Any, piece: Any, count: int, result: Result) -> None:
+    def _store_piece(
+        self, y: Any, piece: Any, count: int, result: Result, bounds: Sequence[Any] | None
+    ) -> None:
         if result.half is None:
-            store(y, result.y_at, piece, count)
+            store(y, result.y_at, clamped(piece, bounds, count), count)
             return
+        few = self.lanes // 2
         with T.If(result.half):
             with T.Then():
                 # As one number: LLVM 22 loops for ever on some shuffles that take half of a vector.
-                first = T.Shuffle([T.reinterpret(f"int{4 * self.lanes}x2", piece)], [0])
-                few = T.reinterpret(vector("uint8", self.lanes // 2), first)
-                store(y, result.y_at, few, self.lanes // 2)
+                first = T.Shuffle([T.reinterpret(f"int{8 * few}x2", piece)], [0])
+                start = T.reinterpret(vector("uint8", few), first)
+                store(y, result.y_at, clamped(start, bounds, few), few)
             with T.Else():
-                store(y, result.y_at, piece, count)
+                store(y, result.y_at, clamped(piece, bounds, count), count)
 
 
 def _runs(results: Sequence[Result]) -> list[tuple[int, int]]:

@@ -59,10 +59,15 @@ def four_to_bytes(
     name = {4: "sse2.packuswb.128", 8: "avx2.packuswb", 16: "avx512.packuswb.512"}[lanes]
     both = words(products, zero_point, lanes)
     narrow = T.call_llvm_pure_intrin(f"uint8x{4 * lanes}", f"llvm.x86.{name}", *both)
+    return let(clamped(narrow, bounds, 4 * lanes))
+
+
+def clamped(narrow: Any, bounds: Sequence[Any] | None, lanes: int) -> Any:
+    """Return bytes clamped to uint8 scalars, lo and hi; without them as they are."""
     if bounds is None:
-        return let(narrow)
-    floor, ceiling = (T.broadcast(bound, 4 * lanes) for bound in bounds)
-    return let(T.max(T.min(narrow, ceiling), floor))
+        return narrow
+    floor, ceiling = (T.broadcast(bound, lanes) for bound in bounds)
+    return T.max(T.min(narrow, ceiling), floor)
 
 
 def in_order(narrow: Any, lanes: int) -> Any:

@@ -135,14 +135,14 @@ class Layer:
         return maps + [[v.layout.base, *v.layout.pixel_steps] for v in operands]
 
 
-# Ways to compute a layer, best first: name to "module:class", a module of this folder or, with a
-# dot in its name, any other. See docs/add-a-kernel.md.
+# Ways to compute a layer, best first: name to "module:class"; with a dot in front, a module of this
+# folder. See docs/add-a-kernel.md.
 STRATEGIES: dict[str, str] = {
-    "depthwise": "depthwise:Depthwise",
-    "winograd": "winograd:Winograd",
-    "hybrid": "hybrid:Hybrid",
-    "direct": "direct:Direct",
-    "dot-product": "dot_product:DotProduct",
+    "depthwise": ".depthwise:Depthwise",
+    "winograd": ".winograd:Winograd",
+    "hybrid": ".hybrid:Hybrid",
+    "direct": ".direct:Direct",
+    "dot-product": ".dot_product:DotProduct",
 }
 
 Knobs = Mapping[str, Any]
@@ -177,7 +177,8 @@ def find_ending(layer: Layer, plan: Plan) -> dict[str, bool]:
     last = layer.residual or layer
     whole = (last.lo + last.zero_point, last.hi + last.zero_point) == (0, 255)
     return {
-        "unbounded": not is_bounded(layer, plan),
+        # A residual's sum is below 2**24.
+        "unbounded": layer.residual.scale > 2**7 if layer.residual else not is_bounded(layer, plan),
         "clamped": not whole,
         "shifted": last.zero_point != 0,
     }
@@ -186,7 +187,7 @@ def find_ending(layer: Layer, plan: Plan) -> dict[str, bool]:
 def find_strategy(name: str) -> Strategy:
     """Return the strategy with this name in the registry."""
     module, class_name = STRATEGIES[name].split(":")
-    found = importlib.import_module(module if "." in module else f".{module}", __package__)
+    found = importlib.import_module(module, __package__)
     return getattr(found, class_name)()
 
 
@@ -194,12 +195,19 @@ def register_strategy(name: str, entry: str, *, before: str) -> None:
     """Add a strategy of your own: "package.module:class", tried before another one.
 
     Raises:
-        OptionError: The name is taken, or `before` is no strategy.
+        OptionError: The name is taken, `before` is no strategy, or there is no such class.
     """
     if name in STRATEGIES:
         raise OptionError(f"a strategy {name!r} is registered already")
     if before not in STRATEGIES:
         raise unknown("strategy", before, STRATEGIES)
+    module, _, class_name = entry.partition(":")
+    try:
+        getattr(importlib.import_module(module), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise OptionError(
+            f"there is no strategy {entry!r}: {error}", cure='write "package.module:class"'
+        ) from error
     entries = list(STRATEGIES.items())
     entries.insert(list(STRATEGIES).index(before), (name, entry))
     STRATEGIES.clear()

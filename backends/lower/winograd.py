@@ -12,7 +12,7 @@ from ..kernels.instructions import INSTRUCTIONS
 from ..kernels.winograd import FORMS, Sizes
 from ..layout import dense_layout
 from ..plan import Plan, Pointer, Value
-from .direct import Part, split_channels
+from .direct import PARALLEL_MACS, Part, split_channels
 from .layer import Knobs, Layer, Strategy, find_ending
 
 # A sum below this comes back from the scaled one; see kernels.winograd.
@@ -63,7 +63,11 @@ def _direct_cycles(layer: Layer, plan: Plan) -> float:
     """Return the cycles of the direct way: its multiplications, two a cycle."""
     dot = INSTRUCTIONS[plan.target.instruction]
     products = dot.group // 2 if dot.split else dot.group
-    return layer.macs / (products * plan.target.lanes * 2) / plan.threads
+    return layer.macs / (products * plan.target.lanes * 2) / _threads(layer, plan)
+
+
+def _threads(layer: Layer, plan: Plan) -> int:
+    return plan.threads if plan.parallel(layer.macs, PARALLEL_MACS) else 1
 
 
 def _reckoned(layer: Layer, plan: Plan) -> Iterator[tuple[float, Knobs]]:
@@ -79,7 +83,7 @@ def _reckoned(layer: Layer, plan: Plan) -> Iterator[tuple[float, Knobs]]:
             sizes = Sizes(form, plan.target.lanes, vectors, tiles, layer.in_channels)
             groups = images * -(-per_image // tiles)
             knobs = {"form": form, "vectors": vectors, "rows": rows, "tiles": tiles}
-            yield _cycles(layer, sizes, rows, groups, plan.threads), knobs
+            yield _cycles(layer, sizes, rows, groups, _threads(layer, plan)), knobs
 
 
 def _share(groups: int, blocks: int, threads: int) -> tuple[int, bool]:
@@ -123,7 +127,7 @@ def _emit_part(layer: Layer, part: Part, knobs: Knobs, plan: Plan) -> None:
     x_map, y_map, *others = layer.pixel_maps()
     sizes = Sizes(form, lanes, part.vectors, tiles, layer.in_channels)
     groups = images * -(-(-(-height // form) * -(-width // form)) // tiles)
-    workers, by_blocks = _share(groups, part.blocks, plan.threads)
+    workers, by_blocks = _share(groups, part.blocks, _threads(layer, plan))
     kept = 1 if groups == 1 else part.blocks
     residual = layer.residual
     kernel = Kernel.of(

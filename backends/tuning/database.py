@@ -89,7 +89,11 @@ class Record:
             data = json.loads(line)
             data["workload"] = json.dumps(data["workload"], separators=(",", ":"))
             data["base"] = (data["base"][0], data["base"][1])
-            return Record(**data)
+            record = Record(**data)
+            for name, value in (("us", record.us), ("base_us", record.base_us)):
+                if record.error is None and not (isinstance(value, int | float) and value > 0):
+                    raise ValueError(f"{name} is {value!r}, no time")
+            return record
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(str(error)) from error
 

@@ -26,8 +26,9 @@ from tvm.s_tir.meta_schedule.runner import (
     RunnerResult,
 )
 
-from planish.ir.errors import PlanishError, TargetError, first_line
+from planish.ir.errors import OperatorError, PlanishError, TargetError, first_line
 
+from ..choosing import Choice
 from .database import Database, Record
 from .measuring import Settings, Timed, store, store_inputs
 from .space import noted
@@ -314,6 +315,7 @@ class Measuring:
             timed = self._try(worker, trial)
             if timed.difference:
                 error = f"wrong numbers: {timed.difference} of {timed.values} values differ"
+                self._judge_base(worker, trial)
         except (MeasureError, ServerError) as problem:
             error = str(problem)
         finally:
@@ -335,6 +337,22 @@ class Measuring:
                 if attempt == attempts or not self._goes_on():
                     raise
         raise AssertionError("the last attempt returns or raises")
+
+    def _judge_base(self, worker: Worker, trial: Trial) -> None:
+        """Stop if it is the rules' own choice that is wrong: dot-product computes every layer."""
+        task = trial.task
+        plainest = task.bench.build(Choice("dot-product", {}))
+        folder = store(trial.base_folder.parent / "dot-product", plainest)
+        if self._try(
+            worker, replace(trial, folder=trial.base_folder, base_folder=folder)
+        ).difference:
+            wrong = OperatorError(
+                f"strategy {task.base.strategy!r}, which the rules choose, gives other numbers than"
+                " dot-product",
+                where=task.labels[0],
+                cure="mend the strategy; nothing measured beside it is kept",
+            )
+            self._shop.stop("the rules' own choice is wrong", wrong)
 
     def _goes_on(self) -> bool:
         """Whether another try may succeed; stop where no server is left."""

@@ -77,6 +77,7 @@ def _summary(artifact: Artifact) -> dict[str, Any]:
         "runs_here": artifact.runs_here,
         "bytes": artifact.nbytes,
         "memory": asdict(artifact.memory),
+        "choices": artifact.manifest["choices"],
         **artifact.coverage,
     }
 
@@ -91,6 +92,11 @@ def _say(output: Path, artifact: Artifact) -> None:
         f" (unplanned {bytes_text(memory.unplanned)}, at least {bytes_text(memory.least)}),"
         f" {bytes_text(memory.parameters)} of packed parameters"
     )
+    choices = artifact.manifest["choices"]
+    if choices:
+        sources = {"database": "from the database", "table": "from the shipped table"}
+        parts = [f"{n} {sources.get(source, 'by the rules')}" for source, n in choices.items()]
+        say(f"  kernels of layers: {', '.join(parts)}")
     if not artifact.runs_here:
         say("  this machine can't run it")
     elif len(artifact.targets) > 1:

@@ -134,7 +134,7 @@ def _gain(untuned: float | None, tuned: float | None) -> str:
     if not untuned or tuned is None:
         return ""
     saved = 100 * (1 - tuned / untuned)
-    return f"-{saved:.1f} %" if saved >= 0.05 else "no gain"
+    return f"{saved:.1f} % less" if saved >= 0.05 else "no gain"
 
 
 def _time(seconds: float) -> str:
