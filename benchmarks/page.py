@@ -31,7 +31,7 @@ from .results import (
     thread_counts,
 )
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "README.md"
 _SMALL = 0.005  # of a network's time: kernels below are left out of the page
 
 
