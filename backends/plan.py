@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .kernels import Kernel
-from .layout import SLACK, Layout
+from .layout import SLACK, Layout, dense_layout
 from .packing import pack
 from .target import Target
 
@@ -158,6 +158,11 @@ class Plan:
     def parallel(self, work: int, least: int) -> bool:
         """Whether a step of this much work is worth waking other threads for."""
         return self.threads > 1 and work >= least
+
+
+def scratch(name: str, size: int, dtype: str) -> Value:
+    """Make memory of the workspace that one step, or a few, need for themselves."""
+    return Value(name, dense_layout((size,), dtype), dense=True)
 
 
 __all__ = ["Kernel", "Parameter", "Plan", "Pointer", "Step", "Value"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..kernels import Kernel
-from ..kernels.instructions import INSTRUCTIONS, Instruction
+from ..kernels.instructions import INSTRUCTIONS
 from ..plan import Plan, Pointer
-from .geometry import Geometry, find_geometry
+from .geometry import Geometry, find_geometry, run_steps
 from .layer import Knobs, Layer, Strategy, find_ending
 
 # Below this a layer takes less time than waking a thread.
@@ -82,7 +82,7 @@ class Direct(Strategy):
         """Tiles, the one of fewest reckoned cycles first."""
         geometry = find_geometry(layer)
         dot = INSTRUCTIONS[plan.target.instruction]
-        steps = _steps(layer, dot)
+        steps = layer.kernel[0] * run_steps(layer, dot.group)
         found: list[tuple[float, tuple[int, int, int]]] = []
         for rows, columns, vectors in product((1, 2, 3, 4), range(1, 17), range(1, 9)):
             pixels = rows * columns
@@ -90,12 +90,8 @@ class Direct(Strategy):
                 continue
             if not dot.fits(pixels, vectors, plan.target.registers):
                 continue
-            found.append(
-                (
-                    _layer_cycles(layer, plan, (rows, columns, vectors), steps),
-                    (rows, columns, vectors),
-                )
-            )
+            tile = (rows, columns, vectors)
+            found.append((_layer_cycles(layer, plan, geometry, tile, steps), tile))
         found.sort()
         return [{"rows": r, "columns": c, "vectors": v} for _, (r, c, v) in found[:OFFERED]]
 
@@ -106,17 +102,9 @@ class Direct(Strategy):
             _emit_part(layer, part, wanted, plan)
 
 
-def _steps(layer: Layer, dot: Instruction) -> int:
-    return layer.kernel[0] * _run_steps(layer, dot)
-
-
-def _run_steps(layer: Layer, dot: Instruction) -> int:
-    pixel = layer.x.layout.pixel_steps[2]
-    return -(-((layer.kernel[1] - 1) * pixel + layer.in_channels) // dot.group)
-
-
-def _layer_cycles(layer: Layer, plan: Plan, tile: tuple[int, int, int], steps: int) -> float:
-    geometry = find_geometry(layer)
+def _layer_cycles(
+    layer: Layer, plan: Plan, geometry: Geometry, tile: tuple[int, int, int], steps: int
+) -> float:
     rows, columns, vectors = tile
     tiles = geometry.images * -(-geometry.lines // rows) * -(-geometry.length // columns)
     parts = split_channels(layer.out_channels, plan.target.lanes, vectors)
@@ -151,7 +139,7 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
         x_steps=geometry.x,
         y_steps=geometry.y,
         other_steps=geometry.other,
-        window=(layer.kernel[0], _run_steps(layer, dot), row * layer.dilation[0]),
+        window=(layer.kernel[0], run_steps(layer, dot.group), row * layer.dilation[0]),
         blocks=part.blocks,
         chunk=tiles_of_a_task(geometry, tile, part.blocks, plan.threads if parallel else 1),
         narrow=part.narrow,

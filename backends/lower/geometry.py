@@ -36,6 +36,12 @@ class Geometry:
     other_base: int
 
 
+def run_steps(layer: Layer, group: int) -> int:
+    """Return how many reads of `group` neighbours a run of the window takes: a kernel row."""
+    pixel = layer.x.layout.pixel_steps[2]
+    return -(-((layer.kernel[1] - 1) * pixel + layer.in_channels) // group)
+
+
 def find_geometry(layer: Layer) -> Geometry:
     """Return the geometry: an image whose lines follow each other evenly is one long line."""
     images, lines, length, _ = layer.y.layout.pixels

@@ -13,7 +13,7 @@ from ..kernels import Kernel
 from ..packing_hybrid import block_quads
 from ..plan import Plan, Pointer
 from .direct import PARALLEL_MACS, Part, split_channels, tiles_of_a_task
-from .geometry import Geometry, find_geometry
+from .geometry import Geometry, find_geometry, run_steps
 from .layer import Knobs, Layer, Strategy, find_ending
 from .quads import Quads, classify
 
@@ -36,7 +36,7 @@ class Hybrid(Strategy):
             and not layer.real
             and (layer.kernel[1] == 1 or layer.dilation[1] == 1)
             and bool(layer.macs)
-            and layer.kernel[0] * _steps(layer) < 1 << 16
+            and layer.kernel[0] * run_steps(layer, 4) < 1 << 16
         )
 
     def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
@@ -60,12 +60,6 @@ class Hybrid(Strategy):
         tile = (int(knobs["rows"]), int(knobs["columns"]))
         for part in split_channels(layer.out_channels, plan.target.lanes, int(knobs["vectors"])):
             _emit_part(layer, part, tile, plan)
-
-
-def _steps(layer: Layer) -> int:
-    """Return the quads of a run."""
-    pixel = layer.x.layout.pixel_steps[2]
-    return -(-((layer.kernel[1] - 1) * pixel + layer.in_channels) // 4)
 
 
 def _weight_recipe(layer: Layer, width: int, first: int, count: int) -> dict[str, Any]:
@@ -129,7 +123,7 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
     recipe = _weight_recipe(layer, width, part.first, part.count)
     quads = _stored_quads(layer, plan, recipe)
     step = layer.x.layout.pixel_steps[1] * layer.dilation[0]
-    places = {**quads, "run_step": step, "steps": _steps(layer)}
+    places = {**quads, "run_step": step, "steps": run_steps(layer, 4)}
     lists = [
         plan.parameter("hybrid-weights", wide=wide, vector=plan.target.lanes, **recipe, **quads)
         for wide in (False, True)

@@ -15,7 +15,7 @@ from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS
 from ..layout import Layout, as_rows, dense_layout, row_layout
 from ..lowering import Lowering
-from ..plan import Parameter, Plan, Value
+from ..plan import Parameter, Plan, Value, scratch
 from .dot_product import CHUNK_BYTES, PARALLEL_MACS, Blocks, choose_pixels
 
 _matmul_dq = torch.ops.planish.matmul_dq.default
@@ -169,8 +169,8 @@ def _pack(
     n_blocks = -(-columns // blocks.width)
     size = matrices * n_blocks * blocks.width
     steps = -(-depth // instruction.group)
-    packed = _scratch(f"{b.name}_packed", size * steps * instruction.group, instruction.weight)
-    terms = _scratch(f"{b.name}_terms", size, "int32")
+    packed = scratch(f"{b.name}_packed", size * steps * instruction.group, instruction.weight)
+    terms = scratch(f"{b.name}_terms", size, "int32")
     kernel = Kernel.of(
         "matmul-pack",
         instruction=plan.target.instruction,
@@ -193,7 +193,7 @@ def _pack(
 def _row_terms(plan: Plan, a: Value, factor: int, parallel: bool, label: str) -> Value:
     n_rows, depth = a.layout.shape[-2:]
     table, matrices = _matrices(plan, a.layout)
-    terms = _scratch(f"{a.name}_sums", matrices * n_rows, "int32")
+    terms = scratch(f"{a.name}_sums", matrices * n_rows, "int32")
     plan.call(
         Kernel.of("matmul-row-sums", storage=a.layout.dtype, parallel=parallel),
         [a, terms, table],
@@ -201,7 +201,3 @@ def _row_terms(plan: Plan, a: Value, factor: int, parallel: bool, label: str) ->
         label,
     )
     return terms
-
-
-def _scratch(name: str, size: int, dtype: str) -> Value:
-    return Value(name, dense_layout((size,), dtype), dense=True)

@@ -10,8 +10,7 @@ import numpy as np
 from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS
 from ..kernels.winograd import FORMS, Sizes
-from ..layout import dense_layout
-from ..plan import Plan, Pointer, Value
+from ..plan import Plan, Pointer, scratch
 from .direct import PARALLEL_MACS, Part, split_channels
 from .layer import Knobs, Layer, Strategy, find_ending
 
@@ -164,11 +163,11 @@ def _emit_part(layer: Layer, part: Part, knobs: Knobs, plan: Plan) -> None:
         "dot-bias", weight=layer.weight, bias=layer.bias, x_zero_point=layer.x_zero_point, **common
     )
     multiplier = plan.parameter("dot-multiplier", multiplier=layer.multiplier, **common)
-    made = _scratch(
+    made = scratch(
         f"{layer.label}_weights", workers * kept * sizes.planes * sizes.weight_plane, "int16"
     )
-    inputs = _scratch(f"{layer.label}_inputs", workers * sizes.planes * sizes.input_plane, "int16")
-    sums = _scratch(f"{layer.label}_sums", workers * sizes.planes * sizes.output_plane, "int32")
+    inputs = scratch(f"{layer.label}_inputs", workers * sizes.planes * sizes.input_plane, "int16")
+    sums = scratch(f"{layer.label}_sums", workers * sizes.planes * sizes.output_plane, "int32")
     other = Pointer(residual.other, others[0][0] + part.first) if residual else Pointer(layer.x)
     plan.call(
         kernel,
@@ -186,7 +185,3 @@ def _emit_part(layer: Layer, part: Part, knobs: Knobs, plan: Plan) -> None:
         layer.epilogue,
         layer.label,
     )
-
-
-def _scratch(name: str, size: int, dtype: str) -> Value:
-    return Value(name, dense_layout((size,), dtype), dense=True)
