@@ -142,20 +142,22 @@ class Database:
         self._load()
 
     def _begin(self) -> None:
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            others = {p.name for p in self.path.iterdir()} if self.path.is_dir() else {"a file"}
-            if not others <= {"lock"}:
-                raise OptionError(
-                    "this is no tuning database",
-                    where=str(self.path),
-                    cure="give an empty or a new folder",
-                )
+        """Write the header, unless another process that begins at the same moment was faster."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            foreign = [entry for entry in self.path.iterdir() if not _is_ours(entry.name)]
+        except (FileExistsError, NotADirectoryError):
+            foreign = [self.path]
         except OSError as error:
             raise OptionError(
                 f"can't make the folder: {error.strerror}", where=str(self.path)
             ) from error
+        if foreign and not (self.path / "header.json").exists():
+            raise OptionError(
+                "this is no tuning database",
+                where=str(self.path),
+                cure="give an empty or a new folder",
+            )
         with self._locked():
             if not (self.path / "header.json").exists():
                 text = json.dumps(_header(self._target), indent=1) + "\n"
@@ -297,6 +299,11 @@ class Database:
 
     def __len__(self) -> int:
         return sum(map(len, self._records.values()))
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file is of a database that is being begun, or was when a process died."""
+    return name == "lock" or name.startswith(".header.json.")
 
 
 def _together(records: list[Record], base_us: float) -> Measured:

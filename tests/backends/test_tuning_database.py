@@ -171,6 +171,13 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
     assert found.notes == []
 
 
+def test_what_a_process_left_that_died_while_it_began(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    (tmp_path / ".header.json.x1").write_text("{")
+    assert len(Database(tmp_path, TARGET, create=True)) == 0
+    assert len(Database(tmp_path, TARGET, create=False)) == 0
+
+
 def test_another_target_is_refused(database: Make) -> None:
     path = database(record(100, 1)).path
     with pytest.raises(OptionError, match=r"'x86-64-v3', not 'x86-avx512vnni'.*another folder"):

@@ -126,8 +126,8 @@ def test_servers_share_the_work_and_one_may_die(
     assert killed_at[0] < result.trials
     devices = [record.device for record in records(database)]
     assert set(devices) == {f"{KEY} {first}", f"{KEY} {second}"}
-    # Of the dead one there is at most what it had finished before.
-    assert set(devices[killed_at[0] + 1 :]) == {f"{KEY} {second}"}
+    # Of the dead one there is at most what it had finished, which another thread writes down.
+    assert devices[killed_at[0] :].count(f"{KEY} {first}") <= 1
     assert list_servers(tracker, KEY) == [second]
 
     def kill_the_second(progress: Progress) -> None:
