@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from planish.ir.calling import bind_arguments, nest_structure
 from planish.ir.errors import ArtifactError, DataError
 from planish.ir.files import write_beside
 
-from .container import Container, read_file
+from .container import LIBRARY, Container, read_file
+from .cuda.library import GpuLibrary, load_library
 from .matching import choose_target
 from .packing import pack_all
 from .runtime import Library
@@ -226,8 +229,21 @@ class Artifact:
             measured.append(clock() - start)
         return Timing(min(measured) / 1e6, statistics.median(measured) / 1e6, len(measured))
 
+    def prepared(self, *inputs: Any) -> Callable[[], Any]:
+        """Return a function that runs the compiled code once on these inputs, and nothing else.
+
+        On a GPU the inputs are there already, and the outputs stay there.
+
+        Args:
+            inputs: What to run on, in order.
+        """
+        arrays = [self._input(i, value) for i, value in enumerate(inputs)]
+        results = [np.empty(shape, dtype) for shape, dtype in self._made]
+        self._library.run(arrays + results)  # sets up this thread's pool, too
+        return partial(self._library.entry, *self._library.tensors(arrays + results))
+
     @property
-    def _library(self) -> Library:
+    def _library(self) -> Library | GpuLibrary:
         if self._loaded is None:
             assert self._refusal is not None
             raise self._refusal.with_traceback(None)
@@ -279,11 +295,16 @@ def _merged(container: Container, target: str) -> dict[str, Any]:
     return {**shared, **container.plan(target), "target": entry}
 
 
-def _load_library(container: Container, target: str, manifest: dict[str, Any]) -> Library:
+def _load_library(
+    container: Container, target: str, manifest: dict[str, Any]
+) -> Library | GpuLibrary:
     """Pack the parameters of a target and load its code."""
     parameters = pack_all(manifest["recipes"], container.tensors(), manifest["parameter_bytes"])
+    content = container.library(target, manifest.get("library", LIBRARY))
+    if manifest["target"]["machine"] == "cuda":
+        return load_library(content, manifest, parameters)
     return Library(
-        container.library(target),
+        content,
         manifest["entry"],
         parameters,
         manifest["workspace_bytes"],

@@ -27,7 +27,7 @@ from .link import compile_library
 from .lowering import Lowering, dtype_name, is_integer
 from .memory import describe_memory, place_values
 from .plan import Plan, Value
-from .target import Target
+from .target import Target, describe_target
 from .targets import find_targets
 
 _planish = torch.ops.planish
@@ -75,21 +75,23 @@ def build(
             cure="quantize it, or compile with strict=False",
         )
     interface = _Interface(graph, integer=io == "integer")
-    built = [
-        _build_one(graph, Plan(each, threads, database=database), interface) for each in targets
-    ]
-    tensors = joined_tensors([plan for plan, _ in built])
+    plans = [Plan(each, _threads(each, threads), database=database) for each in targets]
+    built = [_build_one(graph, plan, interface) for plan in plans]
+    tensors = joined_tensors(plans)
     manifest = {
         "inputs": interface.describe_inputs(),
         "outputs": interface.describe_outputs(),
         "structure": graph.structure,
         "threads": threads,
-        "targets": [describe_target(plan.target) for plan, _ in built],
+        "targets": [describe_target(plan.target) for plan in plans],
         "coverage": coverage,
         "history": [_history(entry) for entry in (graph.history if history is None else history)],
         "versions": {name: version(name) for name in ("apache-tvm", "apache-tvm-ffi", "torch")},
     }
-    parts = {plan.target.name: (_describe_plan(plan, library), library) for plan, library in built}
+    parts = {
+        plan.target.name: (_describe_plan(plan, entry), library)
+        for plan, (library, entry) in zip(plans, built, strict=True)
+    }
     return Artifact(write_container(manifest, tensors, parts), elsewhere=True)
 
 
@@ -101,12 +103,24 @@ def _check_name(target: Target) -> None:
         )
 
 
-def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[Plan, bytes]:
-    """Fill an empty plan; return it with its library."""
+def _threads(target: Target, threads: int) -> int:
+    """Return the threads of the host that a target's kernels are laid out for."""
+    return threads if target.capability is None else 1
+
+
+def _build_one(
+    graph: Graph, plan: Plan, interface: _Interface
+) -> tuple[bytes, dict[str, Any]]:
+    """Fill an empty plan; return its library, and what the manifest says of how that is called."""
     inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
     plan.workspace_bytes = place_values(plan)
+    if plan.target.capability is not None:
+        from .cuda.program import compile_program
+
+        return compile_program(plan)
     module = emit_module(plan, inputs, outputs, plan.workspace_bytes)
-    return plan, compile_library(module, plan.target)
+    library = compile_library(module, plan.target)
+    return library, {"entry": ENTRY, "needs_runtime": b"__TVMBackend" in library}
 
 
 def joined_tensors(plans: list[Plan]) -> dict[str, NDArray[Any]]:
@@ -137,21 +151,10 @@ def _same(left: NDArray[Any], right: NDArray[Any]) -> bool:
     return alike and left.tobytes() == right.tobytes()
 
 
-def describe_target(target: Target) -> dict[str, Any]:
-    """Return the manifest's entry of a target: what a processor must have to run its code."""
-    return {
-        "name": target.name,
-        "machine": target.machine,
-        "cpu_flags": sorted(target.cpu_flags),
-        "instruction": target.instruction,
-    }
-
-
-def _describe_plan(plan: Plan, library: bytes) -> dict[str, Any]:
+def _describe_plan(plan: Plan, entry: dict[str, Any]) -> dict[str, Any]:
     """Return what loading needs to run a target's library, and what it does."""
     return {
-        "entry": ENTRY,
-        "needs_runtime": b"__TVMBackend" in library,
+        **entry,
         "workspace_bytes": plan.workspace_bytes,
         "parameter_bytes": plan.parameter_bytes,
         "memory": describe_memory(plan),

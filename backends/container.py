@@ -4,7 +4,7 @@
     manifest.sha256           the manifest's own checksum
     parameters.safetensors    weights as the graph has them, stored once
     <target>/plan.json        how loading packs the weights for this target, and the kernel calls
-    <target>/library.so       its machine code
+    <target>/library.so       its machine code; library.cubin for a GPU
 
 Equal contents give equal bytes: fixed order, fixed times. Nothing is unpickled, and no part is used
 before its checksum fits. LZMA packs trained int8 weights 4 % smaller than deflate, but takes a
@@ -33,7 +33,7 @@ from planish.ir.errors import ArtifactError
 
 FORMAT = 2
 MANIFEST, CHECKSUM, PARAMETERS = "manifest.json", "manifest.sha256", "parameters.safetensors"
-PLAN, LIBRARY = "plan.json", "library.so"
+PLAN, LIBRARY, CUBIN = "plan.json", "library.so", "library.cubin"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _LARGEST = 1 << 32
 # Parts of more bytes than this are deflated.
@@ -56,7 +56,7 @@ def write_container(
     parts = {PARAMETERS: save_tensors({name: tensors[name] for name in sorted(tensors)})}
     for name, (plan, library) in targets.items():
         parts[f"{name}/{PLAN}"] = _json(plan)
-        parts[f"{name}/{LIBRARY}"] = library
+        parts[f"{name}/{plan.get('library', LIBRARY)}"] = library
     sums = {name: _digest(part) for name, part in parts.items()}
     complete = {"format": "planish-artifact", "version": FORMAT, **manifest, "sha256": sums}
     text = _json(complete)
@@ -125,13 +125,13 @@ class Container:
         except ValueError as error:
             raise self._damaged(f"{target}/{PLAN} is no JSON") from error
 
-    def library(self, target: str) -> bytes:
-        """Return a target's machine code.
+    def library(self, target: str, name: str = LIBRARY) -> bytes:
+        """Return a target's machine code, under the name that its plan gives it.
 
         Raises:
             ArtifactError: Damaged.
         """
-        return self._part(f"{target}/{LIBRARY}")
+        return self._part(f"{target}/{name}")
 
     def _part(self, name: str) -> bytes:
         part = self._read(name)

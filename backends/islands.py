@@ -106,6 +106,8 @@ class Island:
         """
         from .float_kernels import append_kernels, lower_module
 
+        if lowering.plan.target.capability is not None:
+            raise self._no_gpu(lowering)
         module, inputs = self.cut_out()
         try:
             lowered = lower_module(module, self._samples(inputs), lowering.plan.target)
@@ -117,6 +119,14 @@ class Island:
         for node, value in zip(self.results, made, strict=True):
             self._check(lowering, node, value)
             lowering.values[node] = value
+
+    def _no_gpu(self, lowering: Lowering) -> OperatorError:
+        node = self.nodes[0]
+        return OperatorError(
+            f"{_operator_name(node)} stays in float, and a GPU runs integer operators only",
+            where=f"{lowering.label(node)} ({node.target}) on {lowering.plan.target.name}",
+            cure="quantize it, or compile for a processor",
+        )
 
     @staticmethod
     def _samples(inputs: list[torch.fx.Node]) -> tuple[torch.Tensor, ...]:
@@ -161,12 +171,15 @@ class Island:
         cure = "rewrite the model without it, or run that part outside of planish"
         if text.endswith("float64"):
             cure = "convert the model with model.float() before it is captured"
-        name = row(culprit).name if has_row(culprit.target) else str(culprit.target)
         return OperatorError(
-            f"{name} can't be compiled as a float operator: {text}",
+            f"{_operator_name(culprit)} can't be compiled as a float operator: {text}",
             where=f"{lowering.label(culprit)} ({culprit.target})",
             cure=cure,
         )
+
+
+def _operator_name(node: torch.fx.Node) -> str:
+    return row(node).name if has_row(node.target) else str(node.target)
 
 
 def find_islands(graph: Graph, skipped: set[torch.fx.Node]) -> dict[torch.fx.Node, Island]:

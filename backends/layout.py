@@ -65,7 +65,7 @@ def row_layout(shape: tuple[int, ...], dtype: str, multiple: int = 8) -> Layout:
 
 
 def vector_layout(
-    shape: tuple[int, ...], dtype: str, halo: Halo = NO_HALO, compact: bool = False
+    shape: tuple[int, ...], dtype: str, halo: Halo = NO_HALO, compact: int = 0
 ) -> Layout:
     """Return the layout of the integer region: channels last, in multiples of 8.
 
@@ -73,13 +73,15 @@ def vector_layout(
         shape: Logical sizes; four of them mean NCHW, of others the last axis is the channels.
         dtype: Element type in memory.
         halo: Border of each image, for four axes.
-        compact: Keep fewer than 8 channels unpadded (an image that only dense kernels read).
+        compact: What fewer than 8 channels are padded to a multiple of, in an image that only dense
+            kernels read; 0: to 8.
     """
     if len(shape) != 4:
         return row_layout(shape, dtype)
     images, channels, height, width = shape
     top, left, bottom, right = halo
-    pixel = channels if compact and channels < 8 else -(-channels // 8) * 8
+    multiple = compact if compact and channels < 8 else 8
+    pixel = -(-channels // multiple) * multiple
     row = (width + left + right) * pixel
     image = (height + top + bottom) * row
     base = top * row + left * pixel
@@ -148,7 +150,8 @@ def as_vector(layout: Layout) -> Layout | None:
     image = steps[0] if shape[0] > 1 else row * height
     beside = steps[1] == 1 or channels == 1
     # A pixel of fewer than 8 channels may be compact; one of more than it needs is a slice.
-    if not beside or pixel not in (-(-channels // 8) * 8, min(channels, 7)):
+    compact = (channels, -(-channels // 4) * 4) if channels < 8 else ()
+    if not beside or pixel not in (-(-channels // 8) * 8, *compact):
         return None
     if row < pixel * width or image < row * height or (pixel % 8 == 0 and row % 8):
         return None

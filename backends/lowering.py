@@ -219,7 +219,8 @@ class Lowering:
                 user.target is _CONVOLUTION and arguments(user)["groups"] == 1
                 for user in last.users
             )
-            layout = vector_layout(shape, storage, halo, compact)
+            multiple = self.plan.target.compact_multiple if compact else 0
+            layout = vector_layout(shape, storage, halo, multiple)
         value = Value(last.name, layout)
         value.shift = 128 if last.meta["val"].dtype == torch.int8 else 0
         if halo != NO_HALO:

@@ -8,14 +8,34 @@ from typing import Any
 from planish.ir.errors import ArtifactError, OptionError
 
 from .cpu import cpu_flags, machine
+from .cuda.driver import compute_capability
 
 
 def obstacle(entry: dict[str, Any]) -> str | None:
     """Return why this machine can't run a target of a manifest, or None if it can."""
+    if entry["machine"] == "cuda":
+        return _gpu_obstacle(entry["name"], *entry["capability"])
     if entry["machine"] != machine():
         return f"{entry['name']!r} is for {entry['machine']}, this machine is {machine()}"
     missing = sorted(set(entry["cpu_flags"]) - cpu_flags())
     return f"{entry['name']!r} needs {', '.join(missing)}" if missing else None
+
+
+def _gpu_obstacle(name: str, major: int, minor: int) -> str | None:
+    """Return why this machine's GPU can't run a cubin: it is for one major version from a minor on.
+
+    Args:
+        name: The target's.
+        major: Of the compute capability that the cubin is for.
+        minor: Likewise.
+    """
+    found = compute_capability()
+    wanted = f"{name!r} needs an NVIDIA GPU of compute capability {major}.{minor}"
+    wanted += f" to {major}.9" if minor < 9 else ""
+    if found is None:
+        return f"{wanted}, and this machine has none that its driver knows"
+    fits = found[0] == major and found[1] >= minor
+    return None if fits else f"{wanted}, this machine's has {found[0]}.{found[1]}"
 
 
 def choose_target(entries: Sequence[dict[str, Any]], wanted: str | None, where: str) -> str:
@@ -44,8 +64,10 @@ def choose_target(entries: Sequence[dict[str, Any]], wanted: str | None, where: 
     for entry, reason in zip(candidates, obstacles, strict=True):
         if reason is None:
             return entry["name"]
+    gpus = any(entry["machine"] == "cuda" for entry in candidates)
+    other = "other hardware" if gpus else "another CPU"
     raise ArtifactError(
-        f"the artifact is for another CPU: {'; '.join(map(str, obstacles))}",
+        f"the artifact is for {other}: {'; '.join(map(str, obstacles))}",
         where=where,
         cure="compile it for a target that this machine has, such as native",
     )

@@ -25,6 +25,11 @@ class Target:
             values 0..255, expanded for instructions that multiply 16-bit operands.
         layout: Memory order of an activation with height and width.
         stand_in: Spell the processor's own instructions in plain arithmetic (see `stand_in`).
+        capability: NVIDIA's compute capability that the code is for, (8, 0); None: no GPU.
+        compact_multiple: An image of few channels, which only dense layers read, keeps its pixels
+            in multiples of this many bytes.
+        task_lanes: Most neighbouring channels that one task of a pool, mean or interpolation computes:
+            few on a GPU, whose many threads are its vectors.
     """
 
     name: str
@@ -40,6 +45,9 @@ class Target:
     storage_dtype: str = "uint8"
     layout: str = "nhwc"
     stand_in: bool = False
+    capability: tuple[int, int] | None = None
+    compact_multiple: int = 1
+    task_lanes: int = 32
 
     @property
     def registers(self) -> int:
@@ -64,12 +72,16 @@ class Target:
 
     @property
     def machine(self) -> str:
-        """The instruction set's family: "x86_64"."""
+        """The instruction set's family: "x86_64"; "cuda" for a GPU."""
+        if self.capability is not None:
+            return "cuda"
         return str(self.tvm_target["mtriple"]).partition("-")[0]
 
     @property
     def tvm_target(self) -> dict[str, Any]:
         """The target as TVM spells it. The triple is fixed, so that code depends on no host."""
+        if self.capability is not None:
+            return {"kind": "cuda", "arch": self.cpu}
         target: dict[str, Any] = {
             "kind": "llvm",
             "mtriple": "x86_64-unknown-linux-gnu",
@@ -78,3 +90,14 @@ class Target:
         if self.features and not self.stand_in:
             target["mattr"] = list(self.features)
         return target
+
+
+def describe_target(target: Target) -> dict[str, Any]:
+    """Return the manifest's entry of a target: what a machine must have to run its code."""
+    entry = {
+        "name": target.name,
+        "machine": target.machine,
+        "cpu_flags": sorted(target.cpu_flags),
+        "instruction": target.instruction,
+    }
+    return entry if target.capability is None else {**entry, "capability": target.capability}

@@ -15,8 +15,8 @@ from tvm.script import tirx as T
 from .instructions import ANY, nearest_int, requantize, spread, vector
 
 # The scaled deviation's largest magnitude, 2**22, and the weight of its fraction bits, 2**-8.
-_DEVIATION_LIMIT = 4194304.0
-_FRACTION = 0.00390625
+DEVIATION_LIMIT = 4194304.0
+FRACTION = 0.00390625
 
 
 def build_softmax(storage: str, unit_x: bool, unit_y: bool, parallel: bool = False) -> Any:
@@ -147,12 +147,12 @@ def build_layer_norm(storage: str, parallel: bool = False) -> Any:
                 ) * count - total[0]
                 scaled: T.let[T.float32] = T.Cast("float32", deviation) * inverse[0] * G[j]
                 clamped: T.let[T.float32] = T.max(
-                    T.min(scaled, T.float32(_DEVIATION_LIMIT)), T.float32(-_DEVIATION_LIMIT)
+                    T.min(scaled, T.float32(DEVIATION_LIMIT)), T.float32(-DEVIATION_LIMIT)
                 )
                 Y[y_at + j] = T.Cast(
                     storage,
                     requantize(
-                        nearest_int(clamped, 1) + B[j], T.float32(_FRACTION), lo, hi, zero_point, 1
+                        nearest_int(clamped, 1) + B[j], T.float32(FRACTION), lo, hi, zero_point, 1
                     ),
                 )
 

@@ -24,18 +24,23 @@ _permute = torch.ops.aten.permute.default
 
 def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower matmul_i8, and matmul_dq, whose result is dense float32."""
+    if lowering.plan.target.capability is not None:
+        from .matmul_gpu import multiply
+
+        multiply(lowering, node)
+        return
     values = arguments(node)
     plan, label = lowering.plan, lowering.label(node)
     a = lowering.row_major(values["a"])
-    b, beside = _right_operand(lowering, values["b"])
+    b, beside = right_operand(lowering, values["b"])
     *_, n_rows, depth = a.layout.shape
     columns = b.layout.shape[-1]
     blocks = _choose_blocks(columns, plan)
-    real = node.target is _matmul_dq
+    real = is_real(node)
     y = (
         lowering.new_dense(node)
         if real
-        else lowering.new_integer(node, _result_layout(lowering, node, blocks.width))
+        else lowering.new_integer(node, result_layout(lowering, node, blocks.width))
     )
     batch = y.layout.shape[:-2]
     parallel = plan.parallel(prod(y.layout.shape) * depth, PARALLEL_MACS)
@@ -53,8 +58,8 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
     if parallel:
         chunks = max(chunks, -(-3 * plan.threads // (prod(batch) * n_blocks)))
     chunk_tiles = -(-tiles // chunks)
-    maps = [_seen_from(layout, batch) for layout in (a.layout, y.layout)]
-    maps += [_seen_from(_numbered(v.layout), batch) for v in (a, b)]
+    maps = [seen_from(layout, batch) for layout in (a.layout, y.layout)]
+    maps += [seen_from(_numbered(v.layout), batch) for v in (a, b)]
     lo, hi = (0, 0) if real else lowering.fusion.bounds(node)
     zero_point = int(values.get("y_zero_point", 0))
     plan.call(
@@ -69,7 +74,7 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
             partial=real and columns % blocks.width != 0,
             parallel=parallel,
         ),
-        [a, packed, column_terms, row_terms or column_terms, y, _offsets(plan, batch, maps)],
+        [a, packed, column_terms, row_terms or column_terms, y, table_of(plan, batch, maps)],
         [
             prod(batch),
             -(-tiles // chunk_tiles),
@@ -90,7 +95,12 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
     )
 
 
-def _right_operand(lowering: Lowering, node: torch.fx.Node) -> tuple[Value, str]:
+def is_real(node: torch.fx.Node) -> bool:
+    """Whether a product's result is float32."""
+    return node.target is _matmul_dq
+
+
+def right_operand(lowering: Lowering, node: torch.fx.Node) -> tuple[Value, str]:
     """Return b, and which of its last two axes lies side by side: "k" or "n"."""
     value = lowering.strided(node)
     if as_rows(value.layout) is None and 1 in (value.layout.steps[-2], value.layout.shape[-2]):
@@ -106,7 +116,7 @@ def _choose_blocks(columns: int, plan: Plan) -> Blocks:
     return Blocks(0, columns, lanes, width // lanes)
 
 
-def _result_layout(lowering: Lowering, node: torch.fx.Node, width: int) -> Layout:
+def result_layout(lowering: Lowering, node: torch.fx.Node, width: int) -> Layout:
     """Return rows of whole blocks.
 
     Attention's result [images, heads, tokens, width] lies in the order that its readers ask for,
@@ -124,7 +134,7 @@ def _result_layout(lowering: Lowering, node: torch.fx.Node, width: int) -> Layou
     return row_layout(shape, dtype, width)
 
 
-def _seen_from(layout: Layout, batch: tuple[int, ...]) -> list[int]:
+def seen_from(layout: Layout, batch: tuple[int, ...]) -> list[int]:
     """Return [base, steps] of a layout's matrices, seen from all products."""
     own = layout.shape[:-2]
     missing = len(batch) - len(own)
@@ -141,7 +151,8 @@ def _numbered(layout: Layout) -> Layout:
     return dense_layout(ones, layout.dtype)
 
 
-def _offsets(plan: Plan, batch: tuple[int, ...], maps: list[list[int]]) -> Parameter:
+def table_of(plan: Plan, batch: tuple[int, ...], maps: list[list[int]]) -> Parameter:
+    """Return the table of one column a map, one row a matrix of the batch."""
     if not batch:
         batch, maps = (1,), [[*m, 0] for m in maps]
     return plan.parameter("affine", counts=list(batch), maps=maps)
@@ -150,7 +161,7 @@ def _offsets(plan: Plan, batch: tuple[int, ...], maps: list[list[int]]) -> Param
 def _matrices(plan: Plan, layout: Layout) -> tuple[Parameter, int]:
     """Return the table of where a tensor's matrices begin, and their number."""
     batch = layout.shape[:-2]
-    return _offsets(plan, batch, [[layout.base, *layout.steps[:-2]]]), prod(batch)
+    return table_of(plan, batch, [[layout.base, *layout.steps[:-2]]]), prod(batch)
 
 
 def _pack(

@@ -18,6 +18,11 @@ from .movement import copy_reshaped
 PARALLEL_VALUES = 20_000
 
 
+def row_family(name: str, plan: Plan) -> str:
+    """Return the kernel family of a softmax or layer norm: on a GPU a block shares a row."""
+    return name if plan.target.capability is None else f"{name}-gpu"
+
+
 def _row_table(
     plan: Plan, x: Layout, y: Layout, x_axes: list[int], y_axes: list[int]
 ) -> tuple[Parameter, int]:
@@ -50,7 +55,7 @@ def softmax(lowering: Lowering, node: torch.fx.Node) -> None:
     count = y.layout.shape[dim] if rank else 1
     x_step, y_step = (v.layout.steps[dim] if rank and count > 1 else 1 for v in (x, y))
     kernel = Kernel.of(
-        "softmax",
+        row_family("softmax", plan),
         storage=y.layout.dtype,
         unit_x=x_step == 1,
         unit_y=y_step == 1,
@@ -89,7 +94,7 @@ def layer_norm(lowering: Lowering, node: torch.fx.Node) -> None:
     epsilon = int(values["epsilon"])
     plan.call(
         Kernel.of(
-            "layer-norm",
+            row_family("layer-norm", plan),
             storage=y.layout.dtype,
             parallel=plan.parallel(rows * count, PARALLEL_VALUES) and rows > 1,
         ),
@@ -132,7 +137,8 @@ def mean(lowering: Lowering, node: torch.fx.Node) -> None:
     if beside:
         size = x.layout.shape[beside[0][0]]
         padded = -(-size // 8) * 8
-        lanes = next(lanes for lanes in (32, 16, 8) if padded % lanes == 0)
+        most = plan.target.task_lanes
+        lanes = next(n for n in (32, 16, 8, 4) if n <= most and padded % n == 0)
         blocks = padded // lanes
     outer = [pair for pair in zip(kept, place, strict=True) if pair not in beside]
     table, results = _row_table(

@@ -47,7 +47,8 @@ def max_pool(lowering: Lowering, node: torch.fx.Node) -> None:
     _, in_height, in_width, _ = x.layout.pixels
     rows = _seen_positions(in_height, height, kernel[0], stride[0], top, dilation[0])
     columns = _seen_positions(in_width, width, kernel[1], stride[1], left, dilation[1])
-    lanes = min(channel_lanes(x, plan.target.vector_bits // 16), channel_lanes(y, 32))
+    most = min(plan.target.vector_bits // 16, plan.target.task_lanes)
+    lanes = min(channel_lanes(x, most), channel_lanes(y, 32))
     blocks = -(-y.layout.shape[1] // lanes)
     reads = images * height * width * kernel[0] * kernel[1] * y.layout.shape[1]
     plan.call(
@@ -110,7 +111,8 @@ def _average(
     lo, hi = lowering.fusion.bounds(node)
     zero_point = int(values["y_zero_point"])
     multiplier = lowering.stored(values["multiplier"])
-    lanes = min(channel_lanes(x, 8), channel_lanes(y, 8))
+    most = min(8, plan.target.task_lanes)
+    lanes = min(channel_lanes(x, most), channel_lanes(y, most))
     reads = channels * x.layout.pixels[0] * x.layout.pixels[1] * x.layout.pixels[2]
     tables = [
         plan.parameter(

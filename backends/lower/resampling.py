@@ -38,7 +38,8 @@ def resize(lowering: Lowering, node: torch.fx.Node) -> None:
         entries = [int(entry) * step for entry in read.ravel()]
         tables.append(plan.parameter("entries", values=entries))
         tables.append(plan.parameter("raw", tensor=lowering.stored(values[weights])))
-    lanes = min(channel_lanes(x, 8), channel_lanes(y, 8))
+    most = min(8, plan.target.task_lanes)
+    lanes = min(channel_lanes(x, most), channel_lanes(y, most))
     plan.call(
         Kernel.of(
             "resize",

@@ -11,8 +11,13 @@ from planish.ir.errors import OptionError, unknown
 from ..target import Target
 
 # Best first: the first one that a processor can run is the fastest one for it. "native" picks by
-# this order when it compiles, an artifact that holds several targets when it loads.
+# this order when it compiles, an artifact that holds several targets when it loads: on a GPU, if
+# there is one.
 TARGETS: dict[str, str] = {
+    "cuda-sm90": "cuda_sm90:cuda_sm90",
+    "cuda-sm80": "cuda_sm80:cuda_sm80",
+    "cuda-sm75": "cuda_sm75:cuda_sm75",
+    "cuda-sm61": "cuda_sm61:cuda_sm61",
     "x86-avx512vnni": "x86_avx512vnni:x86_avx512vnni",
     "x86-avxvnni": "x86_avxvnni:x86_avxvnni",
     "x86-64-v4": "x86_64_v4:x86_64_v4",

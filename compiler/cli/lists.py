@@ -32,7 +32,8 @@ def passes(
 
 def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the targets, and which of them this machine is."""
-    from planish.backends.cpu import cpu_flags, machine
+    from planish.backends.matching import obstacle
+    from planish.backends.target import describe_target
     from planish.backends.targets import TARGETS, find_target
     from planish.ir.errors import TargetError
 
@@ -47,7 +48,7 @@ def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
             {
                 "name": name,
                 "description": found.description,
-                "runs_here": found.machine == machine() and set(found.cpu_flags) <= cpu_flags(),
+                "runs_here": obstacle(describe_target(found)) is None,
                 "instruction": found.instruction,
                 "vector_bits": found.vector_bits,
                 "channel_multiple": found.channel_multiple,

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import fx
 
-from planish.backends import build
 from planish.ir import Graph
 
 planish, aten = torch.ops.planish, torch.ops.aten
-TARGETS = ("x86-64-v3", "native")
+PROCESSORS = ("x86-64-v3", "native")
+GPUS = ("cuda-sm61", "cuda-sm75", "cuda-sm80", "cuda-sm90")
+# GPUs run emulated, all alike but for the dense kernels, which test_cuda_kernels.py looks at.
+TARGETS = (*PROCESSORS, "cuda-sm80")
 BYTES = (torch.uint8, torch.int8)
 Builder = Any
 Case = Callable[[Builder], Sequence[fx.Node]]
@@ -25,7 +27,7 @@ def assert_equal(graph: Graph, target: str, seed: int, builder: Builder, **optio
     source = builder(seed + 1000)
     inputs = [source.values(spec.dtype, spec.shape) for spec in graph.inputs]
     expected = graph(*inputs)
-    got = build(graph, target, **options)(*[tensor.numpy() for tensor in inputs])
+    got = builder.compile(graph, target, **options)(*[tensor.numpy() for tensor in inputs])
     for number, (want, have, node) in enumerate(zip(expected, got, graph.outputs, strict=True)):
         assert have.dtype == want.numpy().dtype
         wrong = int((want.numpy() != have).sum())
@@ -174,7 +176,7 @@ def test_operator_equals_reference(builder: Builder, name: str, target: str) -> 
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", (*PROCESSORS, *GPUS))
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(2, 10))
 def test_operator_sweep(builder: Builder, name: str, target: str, seed: int) -> None:

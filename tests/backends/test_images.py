@@ -16,7 +16,10 @@ from planish.backends.lower.transposed import phases
 from planish.ir import Graph
 
 planish, aten = torch.ops.planish, torch.ops.aten
-TARGETS = ("x86-64-v3", "native")
+PROCESSORS = ("x86-64-v3", "native")
+GPUS = ("cuda-sm61", "cuda-sm75", "cuda-sm80", "cuda-sm90")
+# GPUs run emulated, all alike but for the dense kernels, which test_cuda_kernels.py looks at.
+TARGETS = (*PROCESSORS, "cuda-sm80")
 BYTES = (torch.uint8, torch.int8)
 INDICES = (torch.int64, torch.int32)
 Builder = Any
@@ -37,7 +40,7 @@ def assert_equal(graph: Graph, target: str, seed: int, builder: Builder, **optio
     """Compile, run on random values with extremes, and compare with the reference."""
     inputs = inputs_of(graph, builder(seed + 1000))
     expected = graph(*inputs)
-    got = build(graph, target, **options)(*[tensor.numpy() for tensor in inputs])
+    got = builder.compile(graph, target, **options)(*[tensor.numpy() for tensor in inputs])
     for number, (want, have, node) in enumerate(zip(expected, got, graph.outputs, strict=True)):
         assert have.dtype == want.numpy().dtype
         assert have.shape == tuple(want.shape)
@@ -145,7 +148,7 @@ def real_layers(b: Builder) -> list[fx.Node]:
         planish.linear_dq.default,
         *(rows, weight, biases(b, count), scales(b, count, depth), zero_point(b, kind)),
     )
-    return [y, z, b.call(aten.relu.default, y)]
+    return [y, z]
 
 
 def lookups(b: Builder) -> list[fx.Node]:
@@ -217,11 +220,19 @@ def test_operator_equals_reference(builder: Builder, name: str, target: str) -> 
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", (*PROCESSORS, *GPUS))
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(2, 8))
 def test_operator_sweep(builder: Builder, name: str, target: str, seed: int) -> None:
     assert_equal(make_graph(builder, name, seed), target, seed, builder, threads=1 + seed % 2)
+
+
+@pytest.mark.parametrize("target", PROCESSORS)
+def test_a_float_operator_reads_a_real_layer(builder: Builder, target: str) -> None:
+    b = builder(1)
+    y, z = real_layers(b)
+    relus = [b.call(aten.relu.default, x) for x in (y, z)]
+    assert_equal(b.finish(*relus), target, 1, builder)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(4, 2, 1, 1), (3, 2, 0, 2)])

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import fx
 
-from planish.backends import build
 from planish.ir import Graph
 
 planish, aten = torch.ops.planish, torch.ops.aten
-TARGETS = ("x86-64-v3", "native")
+PROCESSORS = ("x86-64-v3", "native")
+GPUS = ("cuda-sm61", "cuda-sm75", "cuda-sm80", "cuda-sm90")
+# GPUs run emulated, all alike but for the dense kernels, which test_cuda_kernels.py looks at.
+TARGETS = (*PROCESSORS, "cuda-sm80")
 BYTES = (torch.uint8, torch.int8)
 Builder = Any
 Case = Callable[[Builder], Sequence[fx.Node]]
@@ -31,7 +33,7 @@ def assert_equal(graph: Graph, target: str, seed: int, builder: Builder, **optio
         for spec in graph.inputs
     ]
     expected = graph(*inputs)
-    got = build(graph, target, **options)(*[tensor.numpy() for tensor in inputs])
+    got = builder.compile(graph, target, **options)(*[tensor.numpy() for tensor in inputs])
     for number, (want, have, node) in enumerate(zip(expected, got, graph.outputs, strict=True)):
         assert have.dtype == want.numpy().dtype
         wrong = int((want.numpy() != have).sum())
@@ -218,11 +220,19 @@ def test_operator_equals_reference(builder: Builder, name: str, target: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", PROCESSORS)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(2, 10))
 def test_operator_sweep(builder: Builder, name: str, target: str, seed: int) -> None:
     assert_equal(make_graph(builder, name, seed), target, seed, builder, threads=1 + seed % 2)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("target", GPUS)
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_operator_sweep_on_gpus(builder: Builder, name: str, target: str, seed: int) -> None:
+    assert_equal(make_graph(builder, name, seed), target, seed, builder)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -245,4 +255,4 @@ def test_quantize_of_special_values(builder: Builder, target: str) -> None:
     values = np.array([*special, 1.25, 1.75, 2.25, -0.25, -0.75, 100, 121.5, 121.75, -2], "f4")
     values = values.reshape(1, 3, 2, 3)
     expected = graph(torch.from_numpy(values))[0].numpy()
-    assert np.array_equal(build(graph, target)(values)[0], expected)
+    assert np.array_equal(builder.compile(graph, target)(values)[0], expected)

@@ -1,0 +1,153 @@
+"""Runs the launches of a plan on a device: NVIDIA's driver, or the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..layout import SLACK
+from . import driver
+from .driver import Call
+from .launch import Launch
+
+
+class Memory(Protocol):
+    """Some of a device's memory."""
+
+    @property
+    def address(self) -> int:
+        """Where it begins."""
+        ...
+
+
+class Device(Protocol):
+    """What has memory and runs kernels."""
+
+    def allocate(self, nbytes: int) -> Any:
+        """Return a `Memory` of at least this size, holding anything."""
+        ...
+
+    def upload(self, memory: Any, array: NDArray[Any]) -> None:
+        """Copy a contiguous array to the device."""
+        ...
+
+    def download(self, memory: Any, array: NDArray[Any]) -> None:
+        """Copy from the device to a contiguous array."""
+        ...
+
+    def prepare(self, calls: Sequence[Call]) -> Callable[[], None]:
+        """Return a function that makes these calls in order and waits for the last one."""
+        ...
+
+
+class _Room:
+    """The memory of one call, and the call itself, whose addresses are fixed with it."""
+
+    def __init__(self, library: GpuLibrary) -> None:
+        device = library.device
+        self.workspace = device.allocate(max(library.workspace_bytes, 1))
+        self.inputs = [device.allocate(size + SLACK) for size in library.input_bytes]
+        self.outputs = [device.allocate(size + SLACK) for size in library.output_bytes]
+        self._parameters = library.parameters
+        self.compute = device.prepare([self._call(launch) for launch in library.launches])
+
+    def _call(self, launch: Launch) -> Call:
+        addresses = tuple(self._address(*place) for place in launch.arguments)
+        return Call(launch.kernel, launch.grid, launch.block, launch.shared, addresses)
+
+    def _address(self, memory: str, index: int, offset: int) -> int:
+        if memory in ("input", "output"):
+            tensors = self.inputs if memory == "input" else self.outputs
+            return tensors[index].address + offset
+        shared = self.workspace if memory == "workspace" else self._parameters
+        return shared.address + offset
+
+
+class GpuLibrary:
+    """A network on a device, with its parameters and the memory of its calls.
+
+    Calls from several Python threads at once are safe: each takes memory of its own.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        launches: Sequence[Launch],
+        parameters: NDArray[np.uint8],
+        workspace_bytes: int,
+        tensors: tuple[Sequence[int], Sequence[int]],
+    ) -> None:
+        """Copy the parameters to the device.
+
+        Args:
+            device: Where the kernels are loaded.
+            launches: In order.
+            parameters: The packed parameter memory.
+            workspace_bytes: What each call needs.
+            tensors: Bytes of each input, and of each output.
+        """
+        self.device = device
+        self.launches = launches
+        self.workspace_bytes = workspace_bytes
+        self.input_bytes, self.output_bytes = tensors
+        self.parameters = device.allocate(parameters.nbytes)
+        device.upload(self.parameters, parameters)
+        self._free: list[_Room] = []
+
+    def _take(self) -> _Room:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return _Room(self)
+
+    def run(self, arrays: list[NDArray[Any]]) -> None:
+        """Compute the outputs, which follow the inputs; all are contiguous."""
+        room = self._take()
+        self._upload(room, arrays)
+        room.compute()
+        for memory, array in zip(room.outputs, arrays[len(room.inputs) :], strict=True):
+            self.device.download(memory, array)
+        self._free.append(room)
+
+    def _upload(self, room: _Room, arrays: list[NDArray[Any]]) -> None:
+        for memory, array in zip(room.inputs, arrays, strict=False):
+            self.device.upload(memory, array)
+
+    def tensors(self, arrays: list[NDArray[Any]]) -> list[Any]:
+        """Return the arguments of `entry` for these arrays, which are copied to the device now."""
+        room = self._take()
+        self._upload(room, arrays)
+        return [room]
+
+    @staticmethod
+    def entry(room: _Room) -> None:
+        """Compute once on what is on the device, and wait for the end."""
+        room.compute()
+
+
+def load_library(
+    content: bytes, manifest: dict[str, Any], parameters: NDArray[np.uint8]
+) -> GpuLibrary:
+    """Load an artifact's cubin on this machine's GPU.
+
+    Args:
+        content: The cubin.
+        manifest: Of the artifact, with the target's plan.
+        parameters: The packed parameter memory.
+
+    Raises:
+        ArtifactError: There is no GPU, or its driver fails.
+    """
+    launches = [Launch.from_json(entry) for entry in manifest["launches"]]
+    tensors = _bytes_of(manifest["inputs"]), _bytes_of(manifest["outputs"])
+    return GpuLibrary(
+        driver.Device(content), launches, parameters, manifest["workspace_bytes"], tensors
+    )
+
+
+def _bytes_of(tensors: list[dict[str, Any]]) -> list[int]:
+    return [prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize for entry in tensors]

@@ -1,0 +1,277 @@
+"""Artifacts for GPUs: what they hold, what they say where no GPU is, and the driver's calls."""
+
+import ctypes
+import json
+import zipfile
+from dataclasses import replace
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from planish.backends import Artifact, Reference, build, find_target, matching
+from planish.backends.cuda import driver, nvrtc
+from planish.backends.cuda.emulated import EmulatedNetwork
+from planish.backends.cuda.emulator import EmulatedLibrary, emulate
+from planish.backends.cuda.launch import Launch
+from planish.backends.profiling import profile
+from planish.backends.target import describe_target
+from planish.ir import ArtifactError, Graph, OperatorError, OptionError, TargetError
+
+planish, aten = torch.ops.planish, torch.ops.aten
+
+
+@pytest.fixture(scope="module")
+def graph(builder: Any) -> Graph:
+    b = builder(5)
+    x = b.input(torch.uint8, (1, 16, 9, 9))
+    y = b.conv(x, (24, 16, 3, 3), padding=(1, 1, 1, 1), x_zero=7)
+    return b.finish(b.call(planish.max_pool2d_i8.default, y, [2, 2], [2, 2], [0] * 4, [1, 1], False))
+
+
+@pytest.fixture(scope="module")
+def artifact(graph: Graph) -> Artifact:
+    pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc-cu12 is not installed")
+    return build(graph, ["x86-64-v3", "cuda-sm80", "cuda-sm61"])
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "compute_capability", lambda: None)
+
+
+def image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (1, 16, 9, 9)).astype(np.uint8)
+
+
+def parts(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_an_artifact_holds_cubin_and_launches(artifact: Artifact) -> None:
+    found = parts(artifact.content)
+    assert artifact.targets == ["cuda-sm80", "cuda-sm61", "x86-64-v3"]
+    for name in ("cuda-sm80", "cuda-sm61"):
+        cubin, plan = found[f"{name}/library.cubin"], json.loads(found[f"{name}/plan.json"])
+        assert cubin.startswith(b"\x7fELF")
+        symbols = {launch[0] for launch in plan["launches"]}
+        assert symbols == set(plan["kernels"])
+        assert all(symbol.encode() in cubin for symbol in symbols)
+        assert all(kernel["registers"] > 0 for kernel in plan["kernels"].values())
+        read = [Launch.from_json(launch) for launch in plan["launches"]]
+        assert json.loads(json.dumps([launch.to_json() for launch in read])) == plan["launches"]
+
+
+def test_equal_inputs_give_equal_bytes(graph: Graph, artifact: Artifact) -> None:
+    again = build(graph, ["cuda-sm61", "cuda-sm80", "x86-64-v3"])
+    assert again.content == artifact.content
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_the_processor_computes(graph: Graph, artifact: Artifact) -> None:
+    loaded = Artifact(artifact.content)
+    assert loaded.target == "x86-64-v3"
+    assert (loaded(image())[0] == Reference(graph)(image())[0]).all()
+    with pytest.raises(ArtifactError) as error:
+        Artifact(artifact.content, target="cuda-sm80")
+    assert str(error.value) == (
+        "the artifact is for other hardware: 'cuda-sm80' needs an NVIDIA GPU of compute capability "
+        "8.0 to 8.9, and this machine has none that its driver knows; at memory; compile it for a "
+        "target that this machine has, such as native"
+    )
+
+
+@pytest.mark.usefixtures("artifact", "no_gpu")
+def test_a_call_without_a_gpu_is_one_error(graph: Graph) -> None:
+    elsewhere = build(graph, "cuda-sm90")
+    assert not elsewhere.runs_here
+    with pytest.raises(ArtifactError, match=r"capability 9.0, and this machine has none") as error:
+        elsewhere(image())
+    assert error.value.__cause__ is None
+    with pytest.raises(ArtifactError, match="is for other hardware"):
+        elsewhere.bench()
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [
+        ((8, 0), {"cuda-sm80"}),
+        ((8, 9), {"cuda-sm80"}),
+        ((7, 5), {"cuda-sm75"}),
+        ((7, 0), set()),
+        ((6, 1), {"cuda-sm61"}),
+        ((9, 0), {"cuda-sm90"}),
+        ((12, 0), set()),
+    ],
+)
+def test_a_cubin_runs_on_its_major_version(
+    capability: tuple[int, int], runs: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "compute_capability", lambda: capability)
+    names = ("cuda-sm61", "cuda-sm75", "cuda-sm80", "cuda-sm90")
+    entries = [describe_target(find_target(name)) for name in names]
+    assert {e["name"] for e in entries if matching.obstacle(e) is None} == runs
+
+
+def test_a_float_operator_is_refused_by_name(builder: Any) -> None:
+    b = builder(1)
+    x = b.call(planish.dequantize.default, b.input(torch.uint8, (2, 8)), 0.5, 3)
+    graph = b.finish(b.call(aten.sin.default, x))
+    with pytest.raises(OperatorError) as error:
+        build(graph, "cuda-sm80")
+    assert "sin stays in float, and a GPU runs integer operators only" in str(error.value)
+    assert "on cuda-sm80; quantize it, or compile for a processor" in str(error.value)
+
+
+def test_steps_of_a_gpu_are_not_timed(graph: Graph) -> None:
+    with pytest.raises(TargetError, match="'cuda-sm75' is a GPU, whose steps can't be timed"):
+        profile(graph, "cuda-sm75")
+
+
+def test_a_processor_is_not_emulated(graph: Graph) -> None:
+    with pytest.raises(OptionError, match="'x86-64-v3' is no GPU; choose one of cuda-"):
+        EmulatedNetwork(graph, "x86-64-v3")
+
+
+def test_without_nvrtc_the_error_says_what_to_install(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvrtc.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(nvrtc.ctypes.util, "find_library", lambda _: None)
+    nvrtc._library.cache_clear()
+    try:
+        with pytest.raises(TargetError, match=r"needs NVIDIA's compiler NVRTC; pip install"):
+            build(graph, "cuda-sm80")
+    finally:
+        nvrtc._library.cache_clear()
+
+
+@pytest.mark.usefixtures("artifact")
+def test_nvrtc_says_what_it_refuses() -> None:
+    with pytest.raises(TargetError, match=r'NVRTC refuses the kernels: .*"nowhere" is undefined'):
+        nvrtc.compile_cubin('extern "C" __global__ void f(int* x) { *x = nowhere; }', "sm_80")
+    unknown = replace(find_target("cuda-sm80"), cpu="sm_19").cpu
+    with pytest.raises(TargetError, match="NVRTC refuses the kernels"):
+        nvrtc.compile_cubin("", unknown)
+
+
+class FakeDriver:
+    """NVIDIA's driver in Python: memory is this process's, kernels run in the emulator."""
+
+    def __init__(self, library: EmulatedLibrary) -> None:
+        self.library = library
+        self.memory: dict[int, np.ndarray] = {}
+        self.recorded: list[tuple[str, list[int], list[ctypes.c_void_p]]] = []
+        self.names: list[str] = []
+        self.counts = {"cuGraphLaunch": 0, "cuLaunchKernel": 0}
+        self.capturing = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("cuInit", "cuCtxSetCurrent", "cuStreamSynchronize", "cuGraphDestroy"):
+            return lambda *_: 0
+        if name in ("cuModuleUnload", "cuGraphExecDestroy", "cuFuncSetAttribute"):
+            return lambda *_: 0
+        if name in ("cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuStreamCreate"):
+            return lambda made, *_: 0
+        raise AttributeError(name)
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802 - the driver's names
+        count._obj.value = 1
+        return 0
+
+    def cuDeviceGetAttribute(self, number: Any, attribute: int, _: Any) -> int:  # noqa: N802
+        number._obj.value = {75: 8, 76: 6}[attribute]
+        return 0
+
+    def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802
+        array = np.full(size.value + 64, 0xA5, np.uint8)
+        address._obj.value = -(-array.ctypes.data // 64) * 64
+        self.memory[address._obj.value] = array
+        return 0
+
+    def cuMemFree_v2(self, address: Any) -> int:  # noqa: N802
+        del self.memory[address.value]
+        return 0
+
+    def cuMemcpyHtoD_v2(self, to: Any, source: Any, size: Any) -> int:  # noqa: N802
+        ctypes.memmove(to.value, source.value, size.value)
+        return 0
+
+    cuMemcpyDtoH_v2 = cuMemcpyHtoD_v2  # noqa: N815
+
+    def cuModuleLoadData(self, _: Any, content: bytes) -> int:  # noqa: N802
+        return 0 if content.startswith(b"\x7fELF") else 200
+
+    def cuModuleGetFunction(self, function: Any, _: Any, name: bytes) -> int:  # noqa: N802
+        self.names.append(name.decode())
+        function._obj.value = len(self.names)
+        return 0
+
+    def cuStreamBeginCapture_v2(self, *_: Any) -> int:  # noqa: N802
+        self.capturing = True
+        return 0
+
+    def cuStreamEndCapture(self, *_: Any) -> int:  # noqa: N802
+        self.capturing = False
+        return 0
+
+    def cuGraphInstantiateWithFlags(self, *_: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuLaunchKernel(self, function: Any, *arguments: Any) -> int:  # noqa: N802
+        assert self.capturing
+        sizes, (shared, _, values, extra) = list(arguments[:6]), arguments[6:]
+        assert (shared, extra) == (0, None)
+        pointer = ctypes.POINTER(ctypes.c_uint64)
+        addresses = [ctypes.c_void_p(ctypes.cast(v, pointer).contents.value) for v in values]
+        self.recorded.append((self.names[function.value - 1], sizes, addresses))
+        return 0
+
+    def cuGraphLaunch(self, *_: Any) -> int:  # noqa: N802
+        self.counts["cuGraphLaunch"] += 1
+        for name, sizes, addresses in self.recorded:
+            self.library.launch(name, sizes[:3], sizes[3:], 0, addresses)
+        return 0
+
+
+@pytest.fixture
+def fake_driver(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Any:
+    network = EmulatedNetwork(graph, "cuda-sm80")
+    fake = FakeDriver(emulate(network.program.text, "sm_80"))
+    monkeypatch.setattr(driver, "_open", lambda: fake)
+    for cached in (driver.compute_capability, driver._driver):
+        cached.cache_clear()
+    yield fake
+    for cached in (driver.compute_capability, driver._driver):
+        cached.cache_clear()
+
+
+def test_an_artifact_runs_through_the_driver(
+    graph: Graph, artifact: Artifact, fake_driver: FakeDriver
+) -> None:
+    loaded = Artifact(artifact.content, target="cuda-sm80")
+    assert loaded.runs_here
+    for seed in range(2):
+        assert (loaded(image(seed))[0] == Reference(graph)(image(seed))[0]).all()
+    # Recorded once, launched as a whole at each call.
+    assert fake_driver.counts["cuGraphLaunch"] == 2
+    assert len(fake_driver.recorded) == len(loaded.manifest["launches"])
+    assert loaded.bench(calls=3, warm_up=0).calls == 3
+    del loaded
+    assert fake_driver.memory == {}
+
+
+def test_the_driver_s_errors_have_its_own_names(
+    artifact: Artifact, fake_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name_of(status: int, text: Any) -> int:
+        text._obj.value = f"CUDA_ERROR_{status}".encode()
+        return 0
+
+    fake_driver.cuGetErrorName = name_of
+    monkeypatch.setattr(FakeDriver, "cuModuleLoadData", lambda *_: 209)
+    with pytest.raises(ArtifactError, match="driver failed in cuModuleLoadData: CUDA_ERROR_209"):
+        Artifact(artifact.content, target="cuda-sm80")
