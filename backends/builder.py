@@ -108,9 +108,7 @@ def _threads(target: Target, threads: int) -> int:
     return threads if target.capability is None else 1
 
 
-def _build_one(
-    graph: Graph, plan: Plan, interface: _Interface
-) -> tuple[bytes, dict[str, Any]]:
+def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[bytes, dict[str, Any]]:
     """Fill an empty plan; return its library, and what the manifest says of how that is called."""
     inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
     plan.workspace_bytes = place_values(plan)

@@ -28,8 +28,8 @@ class Target:
         capability: NVIDIA's compute capability that the code is for, (8, 0); None: no GPU.
         compact_multiple: An image of few channels, which only dense layers read, keeps its pixels
             in multiples of this many bytes.
-        task_lanes: Most neighbouring channels that one task of a pool, mean or interpolation computes:
-            few on a GPU, whose many threads are its vectors.
+        task_lanes: Most neighbouring channels that one task of a pool, mean or interpolation
+            computes: few on a GPU, whose many threads are its vectors.
     """
 
     name: str

@@ -132,7 +132,8 @@ def _torch_call(network: Network, images: torch.Tensor) -> Callable[[], object]:
     if not torch.cuda.is_available():
         raise ModelError("this torch was built without CUDA, or finds no GPU")
     form = torch.channels_last
-    module = network.make().half().cuda().to(memory_format=form).eval()
+    module: Any = network.make().half().cuda()
+    module = module.to(memory_format=form).eval()
     given = images.half().cuda().to(memory_format=form)
     graph = torch.cuda.CUDAGraph()
     with torch.no_grad():

@@ -84,7 +84,9 @@ def table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
             records = found[family].get(target, [])
             if not records:
                 continue
-            columns = [_span([r[key] for r in records]) for key in ("registers", "shared", "spilled")]
+            columns = [
+                _span([r[key] for r in records]) for key in ("registers", "shared", "spilled")
+            ]
             lines.append(f"| {family} | {target} | {len(records)} | {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
 

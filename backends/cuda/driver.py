@@ -1,8 +1,8 @@
 """NVIDIA's driver by ctypes: what loading and launching kernels takes, and nothing more.
 
 The driver's library comes with the driver itself, so a machine that runs an artifact installs
-nothing: neither CUDA's toolkit nor torch nor TVM. The process's primary context is used, which other
-libraries of CUDA share. Which GPU is device 0, the variable CUDA_VISIBLE_DEVICES says.
+nothing: neither CUDA's toolkit nor torch nor TVM. The process's primary context is used, which
+other libraries of CUDA share. Which GPU is device 0, the variable CUDA_VISIBLE_DEVICES says.
 """
 
 from __future__ import annotations
@@ -221,7 +221,8 @@ class Device:
         for call in calls:
             self._launch(functions[call.kernel], call)
         driver.call("cuStreamEndCapture", stream, ctypes.byref(graph))
-        driver.call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+        no_flags = ctypes.c_ulonglong(0)
+        driver.call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, no_flags)
         driver.call("cuGraphDestroy", graph)
 
         def run() -> None:
@@ -251,4 +252,3 @@ class Device:
 def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
     assert array.flags.c_contiguous, "copies are of whole arrays"
     return ctypes.c_void_p(array.ctypes.data)
-

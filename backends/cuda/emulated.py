@@ -1,8 +1,9 @@
 """A network for a GPU, run on this machine's processor: the launches and the text are the same.
 
-`EmulatedNetwork(graph, "cuda-sm80")(x)` lowers the graph as `build` does, takes the CUDA C text that
-NVIDIA's compiler would get, and runs it in the emulator, launch by launch (see `emulator`). It is
-how planish holds its GPU code against the reference where no GPU is; slow, but whole networks run.
+`EmulatedNetwork(graph, "cuda-sm80")(x)` lowers the graph as `build` does, takes the CUDA C text
+that NVIDIA's compiler would get, and runs it in the emulator, launch by launch (see `emulator`). It
+is how planish holds its GPU code against the reference where no GPU is; slow, but whole networks
+run.
 """
 
 from __future__ import annotations

@@ -157,7 +157,14 @@ def _fill(
 
 
 def _word(
-    buffer: Any, at: Any, k_step: int, k: Any, depth: int, within: Any, whole: bool, flip: bool = False
+    buffer: Any,
+    at: Any,
+    k_step: int,
+    k: Any,
+    depth: int,
+    within: Any,
+    whole: bool,
+    flip: bool = False,
 ) -> Any:
     """Return four neighbours along the summed axis as an int32, zero beyond the edges.
 

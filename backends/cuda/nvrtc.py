@@ -116,7 +116,7 @@ def _library() -> Any:
     try:
         return ctypes.CDLL(names[0])
     except OSError as error:
-        raise TargetError(f"NVIDIA's compiler NVRTC can't be loaded: {error}", cure=_CURE) from error
+        raise TargetError(f"NVIDIA's NVRTC can't be loaded: {error}", cure=_CURE) from error
 
 
 def _check(status: int) -> None:

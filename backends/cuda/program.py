@@ -21,6 +21,7 @@ from .nvrtc import compile_cubin
 from .source import cuda_source, prelude
 from .spread import is_threaded, spread, with_numbers
 
+
 @dataclass(frozen=True)
 class Program:
     """What a plan becomes.

@@ -1,7 +1,7 @@
 """Softmax and layer normalization on a GPU: the threads of a block share a row.
 
-The arguments and formulas are those of `kernels.normalization`, value for value: maxima and sums are
-of integers, so that their order doesn't matter, and each float32 operation rounds once.
+The arguments and formulas are those of `kernels.normalization`, value for value: maxima and sums
+are of integers, so that their order doesn't matter, and each float32 operation rounds once.
 """
 
 from __future__ import annotations

@@ -88,8 +88,10 @@ def spread(function: Any, family: str) -> Any | None:
         (thread_index, "threadIdx.x", block),
         (block_index, "blockIdx.x", grid),
     ):
-        axis = tirx.IterVar((0, extent), variable, tirx.IterVar.ThreadIndex, tag)
-        body = tirx.AttrStmt(axis, "thread_extent", tirx.IntImm("int32", extent), body)
+        size = tirx.IntImm("int32", extent)
+        span = tvm.ir.Range(tirx.IntImm("int32", 0), size)
+        axis = tirx.IterVar(span, variable, tirx.IterVar.ThreadIndex, tag)
+        body = tirx.AttrStmt(axis, "thread_extent", size, body)
     return tirx.PrimFunc(function.params, body, attrs=function.attrs)
 
 
@@ -109,7 +111,7 @@ def _nest(body: Any, depth: int) -> tuple[Sequence[Any], list[_Loop]]:
     for _ in range(depth):
         *before, last = _statements(body)
         assert isinstance(last, tirx.For), "a kernel ends in its loop of tasks"
-        count = tvm.sym.Analyzer().simplify(last.extent)
+        count: Any = tvm.sym.Analyzer().simplify(last.extent)
         loops.append(_Loop(before, last.loop_var, int(count), last.body))
         body = last.body
     declared = loops[0].before

@@ -47,8 +47,13 @@ def multiply(lowering: Lowering, node: torch.fx.Node) -> None:
     plan.call(
         kernel,
         [a, b, y, table_of(plan, tuple(batch), maps)],
-        [float(values["multiplier"]), lo - zero_point, hi - zero_point, zero_point + y.shift]
-        + zeros,
+        [
+            float(values["multiplier"]),
+            lo - zero_point,
+            hi - zero_point,
+            zero_point + y.shift,
+            *zeros,
+        ],
         lowering.label(node),
         macs=prod(y.layout.shape) * depth,
     )

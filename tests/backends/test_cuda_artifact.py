@@ -1,6 +1,8 @@
 """Artifacts for GPUs: what they hold, what they say where no GPU is, and the driver's calls."""
 
 import ctypes
+import ctypes.util
+import importlib.util
 import json
 import zipfile
 from dataclasses import replace
@@ -28,7 +30,8 @@ def graph(builder: Any) -> Graph:
     b = builder(5)
     x = b.input(torch.uint8, (1, 16, 9, 9))
     y = b.conv(x, (24, 16, 3, 3), padding=(1, 1, 1, 1), x_zero=7)
-    return b.finish(b.call(planish.max_pool2d_i8.default, y, [2, 2], [2, 2], [0] * 4, [1, 1], False))
+    window = ([2, 2], [2, 2], [0] * 4, [1, 1], False)
+    return b.finish(b.call(planish.max_pool2d_i8.default, y, *window))
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +142,8 @@ def test_a_processor_is_not_emulated(graph: Graph) -> None:
 def test_without_nvrtc_the_error_says_what_to_install(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nvrtc.importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setattr(nvrtc.ctypes.util, "find_library", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(ctypes.util, "find_library", lambda _: None)
     nvrtc._library.cache_clear()
     try:
         with pytest.raises(TargetError, match=r"needs NVIDIA's compiler NVRTC; pip install"):
@@ -201,6 +204,10 @@ class FakeDriver:
         return 0
 
     cuMemcpyDtoH_v2 = cuMemcpyHtoD_v2  # noqa: N815
+
+    def cuGetErrorName(self, status: int, text: Any) -> int:  # noqa: N802
+        text._obj.value = f"CUDA_ERROR_{status}".encode()
+        return 0
 
     def cuModuleLoadData(self, _: Any, content: bytes) -> int:  # noqa: N802
         return 0 if content.startswith(b"\x7fELF") else 200
@@ -264,14 +271,10 @@ def test_an_artifact_runs_through_the_driver(
     assert fake_driver.memory == {}
 
 
+@pytest.mark.usefixtures("fake_driver")
 def test_the_driver_s_errors_have_its_own_names(
-    artifact: Artifact, fake_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def name_of(status: int, text: Any) -> int:
-        text._obj.value = f"CUDA_ERROR_{status}".encode()
-        return 0
-
-    fake_driver.cuGetErrorName = name_of
     monkeypatch.setattr(FakeDriver, "cuModuleLoadData", lambda *_: 209)
     with pytest.raises(ArtifactError, match="driver failed in cuModuleLoadData: CUDA_ERROR_209"):
         Artifact(artifact.content, target="cuda-sm80")

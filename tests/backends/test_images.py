@@ -220,7 +220,7 @@ def test_operator_equals_reference(builder: Builder, name: str, target: str) -> 
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("target", (*PROCESSORS, *GPUS))
+@pytest.mark.parametrize("target", [*PROCESSORS, *GPUS])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(2, 8))
 def test_operator_sweep(builder: Builder, name: str, target: str, seed: int) -> None:
