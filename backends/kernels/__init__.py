@@ -34,6 +34,8 @@ FAMILIES: dict[str, str] = {
     "take": ".movement:build_take",
     "fill-halo": ".movement:build_fill_halo",
     "resize": ".resampling:build_resize",
+    "cuda-dense": "..cuda.dense:build",
+    "cuda-depthwise": "..cuda.depthwise:build",
 }
 
 
@@ -61,16 +63,25 @@ class Kernel:
         return "_".join(parts).replace("-", "_")
 
     def build(self) -> Any:
-        """Return the kernel as a tvm.tirx.PrimFunc."""
+        """Return the kernel as a tvm.tirx.PrimFunc that the entry of a CPU's library calls."""
         return _build(self)
+
+    def function(self) -> Any:
+        """Return the tvm.tirx.PrimFunc that the family's builder makes."""
+        return _function(self)
 
 
 @cache
 def _build(kernel: Kernel) -> Any:
+    return close_kernel(_function(kernel), kernel.name)
+
+
+@cache
+def _function(kernel: Kernel) -> Any:
     """Build a kernel once in a process: parsing TVMScript takes longer than compiling it."""
     module, function = FAMILIES[kernel.family].split(":")
     builder = getattr(importlib.import_module(module, __name__), function)
-    return close_kernel(builder(**dict(kernel.options)), kernel.name)
+    return builder(**dict(kernel.options))
 
 
 def close_kernel(function: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ from math import ceil
 
 from ..kernels import Kernel
 from ..kernels.depthwise import Window
+from ..kernels.instructions import INSTRUCTIONS
 from ..kernels.interleave import Interleaving
 from ..plan import Plan, Pointer
 from .layer import Knobs, Layer, Strategy, is_bounded
@@ -25,9 +26,9 @@ class Depthwise(Strategy):
 
     def fits(self, layer: Layer, plan: Plan) -> bool:
         """One input and one output channel a group, several groups, nothing to add, bytes out."""
-        del plan
         return (
-            layer.groups > 1
+            plan.target.instruction in INSTRUCTIONS
+            and layer.groups > 1
             and layer.in_channels == 1
             and layer.out_channels == layer.groups
             and layer.residual is None
