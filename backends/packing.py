@@ -88,28 +88,35 @@ def dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     With `split`, the lanes of a vector, [..., vector, parity, lane, pair] instead: see
     `kernels.instructions.Instruction`.
     """
+    lanes, neighbours = recipe["lanes"], recipe["neighbours"]
+    runs = weight_runs(recipe, tensors)
+    groups, count, n_runs, _ = runs.shape
+    steps = -(-runs.shape[-1] // neighbours)
+    blocks = -(-count // lanes)
+    packed = np.zeros((groups, blocks * lanes, n_runs, steps * neighbours), np.int8)
+    packed[:, :count, :, : runs.shape[-1]] = runs
+    packed = packed.reshape(groups, blocks, lanes, n_runs, steps, neighbours)
+    packed = packed.transpose(0, 1, 3, 4, 2, 5).astype(recipe["dtype"])
+    return split_neighbours(packed, recipe["split"]) if "split" in recipe else packed
+
+
+def weight_runs(recipe: dict[str, Any], tensors: Tensors) -> Array:
+    """[group, out channel, run, value]: each window as runs of neighbours in memory.
+
+    With `merged_pixel` a kernel row is one run, its pixels that far from each other; else each tap.
+    """
     weight = int8_weight(recipe, tensors)
-    groups, lanes, neighbours = recipe["groups"], recipe["lanes"], recipe["neighbours"]
+    groups, pixel = recipe["groups"], recipe["merged_pixel"]
     first, count = recipe["channels"]
     out, depth, height, width = weight.shape
     weight = weight.reshape(groups, out // groups, depth, height, width)[:, first : first + count]
-    # Runs are [height, width * pixel] where a kernel row is one run, else [height * width, depth].
-    pixel = recipe["merged_pixel"]
     taps = weight.transpose(0, 1, 3, 4, 2)
-    if pixel:
-        padded = np.zeros((groups, count, height, width, pixel), np.int8)
-        padded[..., :depth] = taps
-        runs = padded.reshape(groups, count, height, width * pixel)
-        runs = runs[..., : (width - 1) * pixel + depth]
-    else:
-        runs = taps.reshape(groups, count, height * width, depth)
-    steps = -(-runs.shape[-1] // neighbours)
-    blocks = -(-count // lanes)
-    packed = np.zeros((groups, blocks * lanes, runs.shape[2], steps * neighbours), np.int8)
-    packed[:, :count, :, : runs.shape[-1]] = runs
-    packed = packed.reshape(groups, blocks, lanes, runs.shape[2], steps, neighbours)
-    packed = packed.transpose(0, 1, 3, 4, 2, 5).astype(recipe["dtype"])
-    return split_neighbours(packed, recipe["split"]) if "split" in recipe else packed
+    if not pixel:
+        return taps.reshape(groups, count, height * width, depth)
+    padded = np.zeros((groups, count, height, width, pixel), np.int8)
+    padded[..., :depth] = taps
+    runs = padded.reshape(groups, count, height, width * pixel)
+    return runs[..., : (width - 1) * pixel + depth]
 
 
 def split_neighbours(weights: Array, lanes: int) -> Array:
@@ -152,6 +159,8 @@ RECIPES: dict[str, Recipe | str] = {
     "hybrid-offsets": ".packing_hybrid:hybrid_offsets",
     "hybrid-table": ".packing_hybrid:hybrid_table",
     "winograd-weights": ".packing_winograd:winograd_weights",
+    "cuda-tile-weights": ".packing_cuda:tile_weights",
+    "cuda-depthwise-words": ".packing_cuda:depthwise_words",
     "depthwise-weights": ".packing_depthwise:depthwise_weights",
     "depthwise-bias": ".packing_depthwise:depthwise_bias",
     "depthwise-multiplier": ".packing_depthwise:depthwise_multiplier",

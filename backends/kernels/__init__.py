@@ -37,6 +37,8 @@ FAMILIES: dict[str, str] = {
     "take": ".movement:build_take",
     "fill-halo": ".movement:build_fill_halo",
     "resize": ".resampling:build_resize",
+    "cuda-dense": "..cuda.dense:build",
+    "cuda-depthwise": "..cuda.depthwise:build",
 }
 
 

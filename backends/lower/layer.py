@@ -138,6 +138,8 @@ class Layer:
 # Ways to compute a layer, best first: name to "module:class"; with a dot in front, a module of this
 # folder. See docs/add-a-kernel.md.
 STRATEGIES: dict[str, str] = {
+    "cuda-depthwise": ".cuda_depthwise:CudaDepthwise",
+    "cuda-dense": ".cuda_dense:CudaDense",
     "depthwise": ".depthwise:Depthwise",
     "winograd": ".winograd:Winograd",
     "hybrid": ".hybrid:Hybrid",

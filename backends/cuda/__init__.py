@@ -1,0 +1,1 @@
+"""CUDA: kernels as CUDA C text, run by NVIDIA's compiler and driver or by the emulator."""

@@ -1,0 +1,153 @@
+// The functions of `device.h` in C++, for the emulator. The fragments of instructions that a warp
+// executes together are those of NVIDIA's PTX ISA, "Matrix fragments for mma.m16n8k32" and
+// "ldmatrix".
+
+#define PLANISH_DEVICE static inline
+
+PLANISH_DEVICE int planish_byte(uint32_t word, int i) { return word >> 8 * i & 255; }
+PLANISH_DEVICE int planish_signed(uint32_t word, int i) { return int8_t(word >> 8 * i); }
+
+PLANISH_DEVICE int planish_dot(int total, uint32_t x, uint32_t w) {
+  uint32_t sum = total;
+  for (int i = 0; i < 4; ++i) sum += planish_byte(x, i) * planish_signed(w, i);
+  return sum;
+}
+
+PLANISH_DEVICE void planish_aligned(const void* pointer, int bytes) {
+  if (uintptr_t(pointer) % bytes) planish_emulator::fail("an address is no multiple of", bytes);
+}
+
+PLANISH_DEVICE void planish_load_16(uint32_t* parts, const void* from) {
+  planish_aligned(from, 16), memcpy(parts, from, 16);
+}
+PLANISH_DEVICE uint32_t planish_load_4(const void* from) {
+  planish_aligned(from, 4);
+  uint32_t word;
+  memcpy(&word, from, 4);
+  return word;
+}
+PLANISH_DEVICE void planish_store_16(void* to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  const uint32_t words[] = {a, b, c, d};
+  planish_aligned(to, 16), memcpy(to, words, 16);
+}
+PLANISH_DEVICE void planish_store_8(void* to, uint32_t a, uint32_t b) {
+  const uint32_t words[] = {a, b};
+  planish_aligned(to, 8), memcpy(to, words, 8);
+}
+PLANISH_DEVICE void planish_store_4(void* to, uint32_t a) { planish_aligned(to, 4), memcpy(to, &a, 4); }
+
+#if PLANISH_ARCH >= 75
+PLANISH_DEVICE void planish_load_matrices(uint32_t* parts, const void* row) {
+  using namespace planish_emulator;
+  together(LOAD_MATRICES, parts, row, nullptr, [](Thread* lanes) {
+    uint32_t loaded[LANES][4];
+    for (unsigned lane = 0; lane < LANES; ++lane)
+      for (int j = 0; j < 4; ++j) {
+        const char* from = static_cast<const char*>(lanes[8 * j + lane / 4].arguments[1]);
+        memcpy(&loaded[lane][j], from + 4 * (lane % 4), 4);
+      }
+    for (unsigned lane = 0; lane < LANES; ++lane)
+      memcpy(const_cast<void*>(lanes[lane].arguments[0]), loaded[lane], 16);
+  });
+}
+
+PLANISH_DEVICE void planish_mma_now(planish_emulator::Thread* lanes) {
+  using namespace planish_emulator;
+  int16_t x[16][32], w[8][32];
+  for (unsigned lane = 0; lane < LANES; ++lane) {
+    const uint32_t* a = static_cast<const uint32_t*>(lanes[lane].arguments[1]);
+    const uint32_t* b = static_cast<const uint32_t*>(lanes[lane].arguments[2]);
+    const int group = lane / 4, first = lane % 4 * 4;
+    for (int part = 0; part < 4; ++part)
+      for (int i = 0; i < 4; ++i)
+        x[group + part % 2 * 8][part / 2 * 16 + first + i] = planish_byte(a[part], i);
+    for (int part = 0; part < 2; ++part)
+      for (int i = 0; i < 4; ++i) w[group][part * 16 + first + i] = planish_signed(b[part], i);
+  }
+  for (unsigned lane = 0; lane < LANES; ++lane) {
+    int* sums = static_cast<int*>(const_cast<void*>(lanes[lane].arguments[0]));
+    for (int i = 0; i < 4; ++i) {
+      const int16_t* left = x[lane / 4 + i / 2 * 8];
+      const int16_t* right = w[lane % 4 * 2 + i % 2];
+      int sum = 0;
+      for (int k = 0; k < 32; ++k) sum += left[k] * right[k];
+      sums[i] = int(uint32_t(sums[i]) + uint32_t(sum));
+    }
+  }
+}
+
+PLANISH_DEVICE void planish_mma(int* sums, const uint32_t* x, const uint32_t* w) {
+  planish_emulator::together(planish_emulator::MMA, sums, x, w, planish_mma_now);
+}
+#endif
+
+// From sm_80 on copies of 16 and 8 bytes are made as late as `planish_wait` allows: what a kernel
+// forgets to wait for is wrong.
+PLANISH_DEVICE void planish_copy_later(void* to, const void* from) {
+#if PLANISH_ARCH >= 80
+  planish_emulator::threads[planish_emulator::current].copies.back().push_back({to, from, 16});
+#else
+  memcpy(to, from, 16);
+#endif
+}
+
+PLANISH_DEVICE void planish_copy_16(void* to, const void* from) {
+  planish_aligned(to, 16), planish_aligned(from, 16), planish_copy_later(to, from);
+}
+PLANISH_DEVICE void planish_copy_8(void* to, const void* from) {
+  planish_aligned(to, 16), planish_aligned(from, 8), planish_copy_later(to, from);
+}
+PLANISH_DEVICE void planish_copy_4(void* to, const void* from) {
+  planish_aligned(to, 16), planish_aligned(from, 4), memcpy(to, from, 16);
+}
+PLANISH_DEVICE void planish_copy_1(void* to, const void* from) {
+  planish_aligned(to, 16), memcpy(to, from, 16);
+}
+
+PLANISH_DEVICE void planish_commit() {
+  planish_emulator::threads[planish_emulator::current].copies.emplace_back();
+}
+PLANISH_DEVICE void planish_wait(size_t left) {
+  auto& groups = planish_emulator::threads[planish_emulator::current].copies;
+  while (groups.size() - 1 > left) {
+    for (const auto& copy : groups.front()) memcpy(copy.to, copy.from, copy.size);
+    groups.erase(groups.begin());
+  }
+}
+PLANISH_DEVICE void planish_sync() { __syncthreads(); }
+
+// g++ gets -ffp-contract=off: each operation rounds by itself.
+PLANISH_DEVICE int planish_nearest(float x) { return int(std::nearbyint(x)); }
+PLANISH_DEVICE float planish_round(float x) { return std::nearbyint(x); }
+PLANISH_DEVICE float planish_sqrt(float x) { return std::sqrt(x); }
+PLANISH_DEVICE float planish_divide(float x, float y) { return x / y; }
+
+PLANISH_DEVICE int planish_requantize(int total, float multiplier, float lo, float hi) {
+  return planish_nearest(std::fmin(std::fmax(float(total) * multiplier, lo), hi));
+}
+PLANISH_DEVICE float planish_scale(int total, float multiplier) { return float(total) * multiplier; }
+PLANISH_DEVICE int planish_add(int own, int other, float own_factor, float other_factor,
+                               float offset, float scale, float lo, float hi) {
+  const float sum = (float(own) * own_factor + (float(other) * other_factor + offset)) * scale;
+  return planish_nearest(std::fmin(std::fmax(sum, lo), hi));
+}
+PLANISH_DEVICE uint32_t planish_pack(int a, int b, int c, int d) {
+  return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | uint32_t(d & 255) << 24;
+}
+PLANISH_DEVICE uint32_t planish_bytes(uint32_t low, uint32_t high, uint32_t order) {
+  const uint64_t both = uint64_t(high) << 32 | low;
+  uint32_t chosen = 0;
+  for (int i = 0; i < 4; ++i) chosen |= uint32_t(both >> 8 * (order >> 4 * i & 7) & 255) << 8 * i;
+  return chosen;
+}
+
+// What text of TVM may name.
+PLANISH_DEVICE int __float2int_rn(float x) { return planish_nearest(x); }
+PLANISH_DEVICE float __int2float_rn(int x) { return float(x); }
+PLANISH_DEVICE float __ll2float_rn(long long x) { return float(x); }
+PLANISH_DEVICE float __fmul_rn(float x, float y) { return x * y; }
+PLANISH_DEVICE float __fadd_rn(float x, float y) { return x + y; }
+PLANISH_DEVICE float __fdiv_rn(float x, float y) { return x / y; }
+PLANISH_DEVICE float __fsqrt_rn(float x) { return std::sqrt(x); }
+template <class T> PLANISH_DEVICE T max(T a, T b) { return a > b ? a : b; }
+template <class T> PLANISH_DEVICE T min(T a, T b) { return a < b ? a : b; }

@@ -1,0 +1,154 @@
+"""The emulator: CUDA C text compiled with g++ and run on the CPU, thread by thread.
+
+It is how kernels are checked where no GPU is: the very text that NVIDIA's compiler gets runs
+block by block, each thread a fibre that waits at barriers (`emulator.h`), and the instructions that
+a warp executes together are spelled out with the layouts that PTX gives them (`emulated.h`).
+Results must equal the reference as those of a GPU do. It says nothing about speed.
+
+It finds more than wrong results: a barrier that not all threads reach, threads of a warp that
+wait for different things, addresses that are not as aligned as an instruction needs, and, as
+asynchronous copies are made at the last moment that the text allows, what is not waited for. A
+missing barrier shows as a difference between the orders in which threads can run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planish.ir.errors import TargetError
+
+_FOLDER = Path(__file__).parent
+_OPTIONS = (
+    "-std=c++17 -O2 -shared -fPIC -w -ffp-contract=off -fno-strict-aliasing -fno-ipa-reference "
+    "-fwrapv -fno-stack-protector"
+).split()
+_KERNEL = re.compile(
+    r'^extern "C" __global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(.*?\) \{\n(.*?)^\}',
+    re.MULTILINE | re.DOTALL,
+)
+# What a thread waits for others in.
+_WAITING = re.compile(r"\b(__sync\w+|planish_(sync|mma|load_matrices|commit|wait))\b")
+
+
+class EmulatedLibrary:
+    """The kernels of one text, ready to be launched."""
+
+    def __init__(self, library: ctypes.CDLL, names: Sequence[str]) -> None:
+        """Take a loaded library and the names of its kernels; see `emulate`."""
+        self._launch = library.planish_launch
+        self._launch.restype = ctypes.c_char_p
+        self._numbers = {name: number for number, name in enumerate(names)}
+
+    def launch(
+        self,
+        name: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        shared: int,
+        arguments: Sequence[Any],
+        *,
+        backwards: bool = False,
+    ) -> None:
+        """Run a kernel and return when it is done.
+
+        Args:
+            name: Of the kernel.
+            grid: Blocks along x, y and z.
+            block: Threads along x, y and z.
+            shared: Bytes of dynamic shared memory: 0, planish's kernels have none.
+            arguments: A ctypes value each (`c_void_p` for an address), or a NumPy array, int
+                (int32) or float (float32).
+            backwards: Run the threads of each warp from the last one to the first.
+
+        Raises:
+            TargetError: No such kernel, or its threads wait for what never comes.
+        """
+        if name not in self._numbers:
+            raise TargetError(f"the text has no kernel {name!r}")
+        if shared:
+            raise TargetError(f"kernel {name!r} wants dynamic shared memory, which is not emulated")
+        values = [_as_argument(argument) for argument in arguments]
+        addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        sizes = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
+        error = self._launch(self._numbers[name], sizes, addresses, int(backwards))
+        if error:
+            raise TargetError(
+                error.decode(), where=f"kernel {name}", cure="mend the kernel's barriers or addresses"
+            )
+
+
+def emulate(source: str, arch: str = "sm_80") -> EmulatedLibrary:
+    """Compile CUDA C text, as `cuda_source` returns it, for this machine's CPU.
+
+    Args:
+        source: The text, without a prelude.
+        arch: Whose instructions there are: "sm_61" has no tensor cores, copies are asynchronous
+            from "sm_80" on.
+
+    Raises:
+        TargetError: There is no g++, or it does not take the text.
+    """
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise TargetError(
+            "no g++ found to emulate CUDA kernels with", cure="install g++ (Debian: apt install g++)"
+        )
+    kernels = {found[1]: bool(_WAITING.search(found[2])) for found in _KERNEL.finditer(source)}
+    with tempfile.TemporaryDirectory(prefix="planish-") as folder:
+        text, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
+        number = arch.removeprefix("sm_")
+        text.write_text(
+            f"#define PLANISH_ARCH {number}\n"
+            f'#include "emulator.h"\n#include "emulated.h"\n{source}\n{_table(kernels)}'
+        )
+        command = [compiler, *_OPTIONS, f"-I{_FOLDER}", str(text), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            raise TargetError(
+                f"g++ does not compile the kernels: {(errors or ['it failed'])[0]}",
+                cure="a device function that a kernel calls must be in device.h and emulated.h",
+            )
+        return EmulatedLibrary(ctypes.CDLL(str(made)), list(kernels))
+
+
+def _table(kernels: dict[str, bool]) -> str:
+    """Return the C++ text of the function that launches a kernel by its number."""
+    rows = "".join(
+        f'  {{{{"{name}", [](void** values) {{ planish_emulator::call(&{name}, values); }}}}, '
+        f"{str(waits).lower()}}},\n"
+        for name, waits in kernels.items()
+    )
+    return (
+        "static const std::pair<planish_emulator::Kernel, bool> planish_kernels[] = {\n"
+        f"{rows}}};\n"
+        'extern "C" const char* planish_launch(int number, const unsigned* sizes, void** values,\n'
+        "                                      int backwards) {\n"
+        "  const auto& [kernel, waits] = planish_kernels[number];\n"
+        "  return planish_emulator::launch(kernel, waits, sizes, values, backwards);\n"
+        "}\n"
+    )
+
+
+def _as_argument(value: Any) -> Any:
+    """Return an argument as ctypes has it."""
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(value.ctypes.data)
+    if isinstance(value, int | np.integer):
+        return ctypes.c_int32(int(value))
+    if isinstance(value, float | np.floating):
+        return ctypes.c_float(float(value))
+    return value
+
+
+def _three(sizes: Sequence[int]) -> tuple[int, ...]:
+    return (*sizes, *(1 for _ in range(3 - len(sizes))))
