@@ -2,14 +2,14 @@
 
 A block computes `tile.pixels` output pixels times `tile.channels` output channels. The windows of
 its pixels are never written down: a thread copies pieces of 16 bytes from where they lie in x, run
-by run (a kernel row's neighbours in memory, or one tap), and whole tiles of packed weights, `stages`
+by run (a kernel row's neighbours in memory, or one tap), and whole tiles of packed weights, some
 steps ahead; from sm_80 on these copies are asynchronous. Padding is in memory already. What a piece
 holds beyond its run meets weights of zero, so does what stands in for pieces beyond the last one;
 pixels beyond the last one are computed like it and not stored.
 
 "mma-s8": each warp loads fragments with `ldmatrix` and multiplies them with `mma.m16n8k32`.
-"dp4a": each thread loads 16 bytes of each of its pixels and channels, and makes four dot products of
-each pair. The sums never leave the registers: the layer's end is computed on them, and a thread
+"dp4a": each thread loads 16 bytes of each of its pixels and channels, and makes four dot products
+of each pair. The sums never leave the registers: the layer's end is computed on them, and a thread
 stores neighbouring channels together.
 
 Reckoned, not measured: a warp of 64 x 64 sums reads 4 KiB of shared memory for 32 `mma`, half the

@@ -26,7 +26,7 @@ LATENCY, ENDING = 600, 1500
 # Multiprocessors that the rules reckon with: those of an A100.
 MULTIPROCESSORS = 108
 # Pixels and channels of a block, then of a thread or warp.
-SHAPES = {
+SHAPES: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     "dp4a": (
         (32, 32, 4, 4),
         (32, 64, 4, 8),
@@ -95,10 +95,11 @@ def _is_merged(layer: Layer) -> bool:
 
 def _tiles(instruction: str) -> Iterator[Tile]:
     """Yield every tile whose threads have whole parts of it, and work enough each."""
-    for shape, depth, stages in product(SHAPES[instruction], (32, 64), (2, 3, 4)):
-        tile = Tile(instruction, *shape, depth, stages)
-        if tile.shared <= SHARED:
-            yield tile
+    for shape in SHAPES[instruction]:
+        for depth, stages in product((32, 64), (2, 3, 4)):
+            tile = Tile(instruction, *shape, depth, stages)
+            if tile.shared <= SHARED:
+                yield tile
 
 
 def _cycles(tile: Tile, layer: Layer, geometry: Geometry, window: Window) -> float:

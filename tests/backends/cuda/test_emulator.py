@@ -1,4 +1,4 @@
-"""The emulator's instructions equal NumPy's arithmetic, and it finds what is wrong with a kernel."""
+"""The emulator's instructions equal NumPy's arithmetic; it finds what is wrong with a kernel."""
 
 from typing import Any
 
@@ -108,9 +108,9 @@ def test_requantize() -> None:
 
 
 def test_bytes() -> None:
-    x = random_bytes((32, 4), np.uint8, 6)
-    low, high = x.view(np.uint32).ravel(), random_bytes((32, 4), np.uint8, 7).view(np.uint32).ravel()
-    both = np.concatenate([x, high.view(np.uint8).reshape(32, 4)], 1)
+    x, y = random_bytes((32, 4), np.uint8, 6), random_bytes((32, 4), np.uint8, 7)
+    low, high = x.view(np.uint32).ravel(), y.view(np.uint32).ravel()
+    both = np.concatenate([x, y], 1)
     packed, chosen = np.zeros(32, np.uint32), np.zeros(32, np.uint32)
     arrays = {"low": low, "high": high, "packed": packed, "chosen": chosen}
     run(
@@ -163,7 +163,7 @@ def test_a_missing_barrier_shows_in_one_order() -> None:
         y = np.arange(64, dtype=np.uint32)
         run(SHIFT.replace("BARRIER", ""), {"y": y}, 64, backwards=backwards)
         results.append(y)
-    assert not np.array_equal(*results)
+    assert not np.array_equal(results[0], results[1])
 
 
 FAULTS = {
@@ -211,7 +211,7 @@ def test_blocks_and_threads_of_three_axes() -> None:
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emulator.shutil, "which", lambda _: None)
+    monkeypatch.setattr(emulator, "which", lambda _: None)
     with pytest.raises(TargetError, match=r"no g\+\+.*install"):
         emulate("")
 
