@@ -30,8 +30,7 @@ def _gpu_obstacle(name: str, major: int, minor: int) -> str | None:
         minor: Likewise.
     """
     found = compute_capability()
-    wanted = f"{name!r} needs an NVIDIA GPU of compute capability {major}.{minor}"
-    wanted += f" to {major}.9" if minor < 9 else ""
+    wanted = f"{name!r} needs an NVIDIA GPU of compute capability {major}.{minor} to {major}.9"
     if found is None:
         return f"{wanted}, and this machine has none that its driver knows"
     fits = found[0] == major and found[1] >= minor

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 # Family name to "module:builder"; with a dot in front, a module of this folder. A builder takes the
-# options and returns a tvm.tirx.PrimFunc.
+# options and returns a tvm.tirx.PrimFunc. Those of GPUs say what each thread does.
 FAMILIES: dict[str, str] = {
     "winograd": ".winograd:build",
     "direct": ".direct:build",
@@ -22,9 +22,6 @@ FAMILIES: dict[str, str] = {
     "matmul": ".matmul:build",
     "matmul-pack": ".matmul:build_pack",
     "matmul-row-sums": ".matmul:build_row_sums",
-    "softmax-gpu": "..cuda.rows:build_softmax",
-    "layer-norm-gpu": "..cuda.rows:build_layer_norm",
-    "matmul-gpu": "..cuda.matmul:build",
     "max-pool": ".pooling:build_max",
     "average-pool": ".pooling:build_average",
     "softmax": ".normalization:build_softmax",
@@ -39,6 +36,9 @@ FAMILIES: dict[str, str] = {
     "resize": ".resampling:build_resize",
     "cuda-dense": "..cuda.dense:build",
     "cuda-depthwise": "..cuda.depthwise:build",
+    "cuda-matmul": "..cuda.matmul:build",
+    "cuda-softmax": "..cuda.rows:build_softmax",
+    "cuda-layer-norm": "..cuda.rows:build_layer_norm",
 }
 
 

@@ -25,7 +25,7 @@ _permute = torch.ops.aten.permute.default
 def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
     """Lower matmul_i8, and matmul_dq, whose result is dense float32."""
     if lowering.plan.target.capability is not None:
-        from .matmul_gpu import multiply
+        from .cuda_matmul import multiply
 
         multiply(lowering, node)
         return

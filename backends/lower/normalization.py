@@ -20,7 +20,7 @@ PARALLEL_VALUES = 20_000
 
 def row_family(name: str, plan: Plan) -> str:
     """Return the kernel family of a softmax or layer norm: on a GPU a block shares a row."""
-    return name if plan.target.capability is None else f"{name}-gpu"
+    return name if plan.target.capability is None else f"cuda-{name}"
 
 
 def _row_table(

@@ -31,7 +31,7 @@ def multiply(lowering: Lowering, node: torch.fx.Node) -> None:
     *batch, rows, columns = y.layout.shape
     depth = a.layout.shape[-1]
     kernel = Kernel.of(
-        "matmul-gpu",
+        "cuda-matmul",
         products=prod(batch),
         sizes=(rows, columns, depth),
         a_row=a.layout.steps[-2],
