@@ -1,5 +1,6 @@
 """Dense layers for GPUs, emulated thread by thread, equal an exact formula value for value."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -55,11 +56,10 @@ def test_a_layer_is_exact(results: Results, name: str) -> None:
     assert np.array_equal(got, want)
 
 
-def tiles(instruction: str) -> list[Tile]:
+def tiles(instruction: str, stages: Sequence[int] = (2,)) -> list[Tile]:
     """A tile of each shape, with different depths and stages."""
-    depths = ((32, 2), (64, 2), (32, 3))
     return [
-        Tile(instruction, *shape, *depths[i % len(depths)])
+        Tile(instruction, *shape, (32, 64)[i % 2], stages[i % len(stages)])
         for i, shape in enumerate(SHAPES[instruction])
     ]
 
@@ -69,8 +69,11 @@ def test_every_tile_is_exact_in_any_order_of_threads(
     layer_of: Any, run_layers: Any, arch: str
 ) -> None:
     shape = {"channels": 24, "size": (13, 11), "out": 72, "padding": (1, 0, 1, 1), "residual": True}
-    # Turing's instruction is another one; between them both have all tiles.
-    chosen = tiles("dp4a")[::2] if arch == "sm_61" else tiles("mma-s8")[arch == "sm_80" :: 2]
+    chosen = {
+        "sm_61": tiles("dp4a")[::2],
+        "sm_75": tiles("mma-s8")[::3],
+        "sm_80": tiles("mma-s8", (2, 3, 4))[1::2],
+    }[arch]
     layers = [
         layer_of(arch, i, **shape).emit("cuda-dense", asdict(t)) for i, t in enumerate(chosen)
     ]

@@ -123,23 +123,28 @@ def test_bytes() -> None:
     assert np.array_equal(chosen.view(np.uint8).reshape(32, 4), both[:, [0, 6, 1, 7]])
 
 
-@pytest.mark.parametrize("arch", ["sm_61", "sm_80"])
-@pytest.mark.parametrize("size", [1, 4, 8, 16])
-def test_copies(arch: str, size: int) -> None:
-    x, y = random_bytes((1024,), np.uint8, 8), np.zeros(512, np.uint8)
-    run(
-        f"""
-  __shared__ __align__(16) uchar memory[512];
-  planish_copy_{size}(memory + 16 * threadIdx.x, x + {16 + size} * threadIdx.x);
+COPIES = {
+    "copy": """
+  planish_copy_SIZE(memory + 16 * threadIdx.x, x + (16 + SIZE) * threadIdx.x);
   planish_commit();
-  planish_wait(0);
+  planish_wait(0);""",
+    "fetch": """
+  uint parts[4];
+  planish_fetch_SIZE(parts, x + (16 + SIZE) * threadIdx.x);
+  planish_store_16(memory + 16 * threadIdx.x, parts[0], parts[1], parts[2], parts[3]);""",
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("size", [1, 4, 8, 16])
+def test_copies(way: str, size: int) -> None:
+    x, y = random_bytes((32 * (16 + size),), np.uint8, 8), np.zeros(512, np.uint8)
+    body = f"""
+  __shared__ __align__(16) uchar memory[512];{COPIES[way].replace("SIZE", str(size))}
   for (int i = 0; i < 16; ++i) y[16 * threadIdx.x + i] = memory[16 * threadIdx.x + i];
-""",
-        {"x": x[: 32 * (16 + size)], "y": y},
-        arch=arch,
-    )
-    want = x[: 32 * (16 + size)].reshape(32, -1)[:, :16]
-    assert np.array_equal(y.reshape(32, 16), want)
+"""
+    run(body, {"x": x, "y": y})
+    assert np.array_equal(y.reshape(32, 16), x.reshape(32, -1)[:, :16])
 
 
 SHIFT = """
