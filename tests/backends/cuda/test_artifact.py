@@ -91,7 +91,9 @@ def test_without_a_gpu_the_processor_computes(graph: Graph, artifact: Artifact) 
 def test_a_call_without_a_gpu_is_one_error(graph: Graph) -> None:
     elsewhere = build(graph, "cuda-sm90")
     assert not elsewhere.runs_here
-    with pytest.raises(ArtifactError, match=r"capability 9.0 to 9.9, and this machine has none") as error:
+    with pytest.raises(
+        ArtifactError, match=r"capability 9.0 to 9.9, and this machine has none"
+    ) as error:
         elsewhere(image())
     assert error.value.__cause__ is None
     with pytest.raises(ArtifactError, match="is for other hardware"):
