@@ -7,12 +7,14 @@ import json
 import zipfile
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from planish import Pipeline, capture
 from planish.backends import Artifact, Reference, build, find_target, matching
 from planish.backends.cuda import driver, nvrtc
 from planish.backends.cuda.emulated import EmulatedNetwork
@@ -21,6 +23,8 @@ from planish.backends.cuda.launch import Launch
 from planish.backends.profiling import profile
 from planish.backends.target import describe_target
 from planish.ir import ArtifactError, Graph, OperatorError, OptionError, TargetError
+from planish.passes import InsertQDQ
+from planish.tuning import tune
 
 planish, aten = torch.ops.planish, torch.ops.aten
 
@@ -134,6 +138,14 @@ def test_a_float_operator_is_refused_by_name(builder: Any) -> None:
 def test_steps_of_a_gpu_are_not_timed(graph: Graph) -> None:
     with pytest.raises(TargetError, match="'cuda-sm75' is a GPU, whose steps can't be timed"):
         profile(graph, "cuda-sm75")
+
+
+def test_kernels_of_a_gpu_are_not_tuned(tmp_path: Path) -> None:
+    image = torch.rand(1, 3, 8, 8)
+    captured = capture(torch.nn.Conv2d(3, 8, 3), image)
+    graph = Pipeline([InsertQDQ()]).run(captured, [image]).graph
+    with pytest.raises(TargetError, match="'cuda-sm75' is a GPU, whose kernels can't be tuned"):
+        tune(graph, "cuda-sm75", database=tmp_path / "database", trials=1)
 
 
 def test_a_processor_is_not_emulated(graph: Graph) -> None:

@@ -31,7 +31,7 @@ FAMILIES = {
     "map",
     "gather",
     "take",
-    "fill-halo",
+    "cuda-fill-halo",
     "resize",
 }
 UINT8 = (0, 255, torch.uint8)
