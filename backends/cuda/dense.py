@@ -2,14 +2,14 @@
 
 A block computes `tile.pixels` output pixels times `tile.channels` output channels. The windows of
 its pixels are never written down: a thread copies pieces of 16 bytes from where they lie in x, run
-by run (a kernel row's neighbours in memory, or one tap), and whole tiles of packed weights, `stages`
+by run (a kernel row's neighbours in memory, or one tap), and whole tiles of packed weights, some
 steps ahead; from sm_80 on these copies are asynchronous. Padding is in memory already. What a piece
 holds beyond its run meets weights of zero, so does what stands in for pieces beyond the last one;
 pixels beyond the last one are computed like it and not stored.
 
 "mma-s8": each warp loads fragments with `ldmatrix` and multiplies them with `mma.m16n8k32`.
-"dp4a": each thread loads 16 bytes of each of its pixels and channels, and makes four dot products of
-each pair. The sums never leave the registers: the layer's end is computed on them, and a thread
+"dp4a": each thread loads 16 bytes of each of its pixels and channels, and makes four dot products
+of each pair. The sums never leave the registers: the layer's end is computed on them, and a thread
 stores neighbouring channels together.
 
 Reckoned, not measured: a warp of 64 x 64 sums reads 4 KiB of shared memory for 32 `mma`, half the
@@ -21,15 +21,15 @@ Why it is exact: products and sums are integers modulo 2**32; the packed bias ho
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from ..kernels.epilogue import SCALARS
 from ..kernels.statements import T, kernel, let, loop
+from .copies import Copies
 from .ending import Ending
 from .multiply import Dots, Fragments
-from .threads import Launch, at, do, shared, split, when
+from .threads import Launch, do, shared, split, when
 from .tiles import PIECE, Tile
 
 Steps = tuple[int, int, int]
@@ -86,6 +86,7 @@ class Dense:
         alignment: Bytes that every address of a piece of x is a multiple of: 16, 8, 4 or 1.
         stored: Output channels of a group that are stored, padding included.
         unit: Channels that are stored together: 16, 8, 4 or 1.
+        overlapped: Copies are asynchronous, from sm_80 on; otherwise there are two stages.
         real: Whether the result is float32, `sum * multiplier`.
     """
 
@@ -101,6 +102,7 @@ class Dense:
     alignment: int
     stored: int
     unit: int
+    overlapped: bool
     real: bool = False
 
     @property
@@ -127,78 +129,41 @@ class Dense:
             memory = shared(tile.shared)
             multiply = (Fragments if tile.instruction == "mma-s8" else Dots)(tile, memory, thread)
             first_pixel = let(pixel_block * tile.pixels)
-            copies = _Copies(self, tensors, memory, thread)
-            copies.begin(first_pixel, block, group)
-            for step in range(tile.stages - 1):
-                if step < self.steps:
-                    copies.emit(step, step)
-                do("commit")
-            with loop(self.steps) as step:
-                do("wait", tile.stages - 2)
-                do("sync")
-                ahead = let(step + (tile.stages - 1))
-                with when(ahead < self.steps):
-                    copies.emit(ahead, T.truncmod(ahead, tile.stages))
-                do("commit")
-                multiply.emit(T.truncmod(step, tile.stages))
+            copies = Copies(self, tensors, memory, thread, (first_pixel, block, group))
+            emit_steps = self._overlap if self.overlapped else self._alternate
+            emit_steps(copies, multiply)
             ending = Ending(self, tensors, first_pixel, block, group)
             for channel, pixels in multiply.results():
                 ending.emit(channel, pixels)
 
+    def _overlap(self, copies: Copies, multiply: Fragments | Dots) -> None:
+        """Emit the steps: copies run by themselves, all stages but one ahead."""
+        stages = self.tile.stages
+        for step in range(stages - 1):
+            if step < self.steps:
+                copies.emit(step, step)
+            do("commit")
+        with loop(self.steps) as step:
+            do("wait", stages - 2)
+            do("sync")
+            ahead = let(step + (stages - 1))
+            with when(ahead < self.steps):
+                copies.emit(ahead, T.truncmod(ahead, stages))
+            do("commit")
+            multiply.emit(T.truncmod(step, stages))
 
-class _Copies:
-    """The part of each step's x and weights that a thread copies."""
-
-    def __init__(self, dense: Dense, tensors: dict[str, Any], memory: Any, thread: Any) -> None:
-        self._dense, self._memory = dense, memory
-        self._x, self._weights = tensors["x"], tensors["weights"]
-        self._thread = thread
-        self._rows: list[Any] = []
-        self._weights_at: Any = None
-
-    def begin(self, first_pixel: Any, block: Any, group: Any) -> None:
-        """Compute once what all steps share."""
-        dense, tile = self._dense, self._dense.tile
-        self._piece = let(T.truncmod(self._thread, tile.pieces))
-        self._row = let(T.truncdiv(self._thread, tile.pieces))
-        for first in range(0, tile.pixels, self._rows_at_once):
-            pixel = let(T.min(first_pixel + first + self._row, dense.count - 1))
-            x_at = dense.place(pixel, dense.x_steps) + group * dense.group_steps[0]
-            self._rows.append(let(x_at))
-        blocks = group * dense.blocks + block
-        self._weights_at = let(blocks * (dense.steps * tile.channels * tile.depth))
-
-    @property
-    def _rows_at_once(self) -> int:
-        return self._dense.tile.threads // self._dense.tile.pieces
-
-    def emit(self, step: Any, stage: Any) -> None:
-        """Copy a step's part to a stage of the shared memory."""
-        tile, window = self._dense.tile, self._dense.window
-        start = let(stage * ((tile.pixels + tile.channels) * tile.depth))
-        piece = step * tile.pieces + self._piece
-        if window.pieces % tile.pieces:
-            piece = T.min(piece, window.pieces - 1)
-        offset = let(window.offset(let(piece)))
-        # A multiple of 8 rows at once: all of them have the same swizzle.
-        place = T.bitwise_xor(self._piece, tile.swizzle(self._row)) * PIECE
-        x_to = let(start + self._row * tile.depth + place)
-        for number, x_at in enumerate(self._rows):
-            to = at(self._memory, x_to + number * self._rows_at_once * tile.depth)
-            first = number * self._rows_at_once
-            with _within(self._row, tile.pixels - first, self._rows_at_once):
-                do(f"copy_{self._dense.alignment}", to, at(self._x, x_at + offset))
-        weights = tile.channels * tile.depth
-        source = let(self._weights_at + step * weights + self._thread * PIECE)
-        target = let(start + (tile.pixels * tile.depth) + self._thread * PIECE)
-        for first in range(0, weights, tile.threads * PIECE):
-            with _within(self._thread, (weights - first) // PIECE, tile.threads):
-                do("copy_16", at(self._memory, target + first), at(self._weights, source + first))
-
-
-def _within(number: Any, limit: int, most: int) -> Any:
-    """Return a frame for what threads below a limit do, of `most` that there are."""
-    return nullcontext() if limit >= most else when(number < limit)
+    def _alternate(self, copies: Copies, multiply: Fragments | Dots) -> None:
+        """Emit the steps: what a thread copies waits in its registers while it multiplies."""
+        if self.steps:
+            copies.fetch(0)
+            copies.put(0)
+        with loop(self.steps) as step:
+            do("sync")
+            with when(step + 1 < self.steps):
+                copies.fetch(step + 1)
+            multiply.emit(T.truncmod(step, 2))
+            with when(step + 1 < self.steps):
+                copies.put(T.truncmod(step + 1, 2))
 
 
 def build(tile: tuple[Any, ...], window: tuple[int, ...], **layout: Any) -> Any:

@@ -72,7 +72,8 @@ class Depthwise:
     def _compute(self, tensors: dict[str, Any], word: Any, place: tuple[Any, Any, Any]) -> None:
         first = self.window[1] * self.groups * GROUP
         weights = [let(load(tensors["weights"], word * first + i, 1)) for i in range(first)]
-        steps = (self.x_steps[0], self.x_steps[1] * self.stride[0], self.x_steps[2] * self.stride[1])
+        image, row, pixel = self.x_steps
+        steps = (image, row * self.stride[0], pixel * self.stride[1])
         x_at = let(sum((p * s for p, s in zip(place, steps, strict=True)), word * GROUP))
         y_at = let(sum((p * s for p, s in zip(place, self.y_steps, strict=True)), word * GROUP))
         bias = [let(load(tensors["bias"], word * GROUP + i, 1)) for i in range(GROUP)]
@@ -83,9 +84,12 @@ class Depthwise:
                 turned = self._turned(tensors["x"], x_at + at_column * self.x_steps[2], group)
                 for column, tap in readers:
                     index = (tap * self.groups + group) * GROUP
-                    for i in range(GROUP):
-                        weight = weights[index + i]
-                        sums[column][i] = let(get("int32", "dot", sums[column][i], turned[i], weight))
+                    sums[column] = [
+                        let(get("int32", "dot", total, word, weight))
+                        for total, word, weight in zip(
+                            sums[column], turned, weights[index : index + GROUP], strict=True
+                        )
+                    ]
         self._finish(tensors, sums, word, y_at)
 
     @property

@@ -72,58 +72,62 @@ PLANISH_DEVICE void planish_store_8(void* to, uint32_t a, uint32_t b) {
 }
 PLANISH_DEVICE void planish_store_4(void* to, uint32_t a) { *(uint32_t*)to = a; }
 
-// Copies 16 bytes to shared memory, asynchronously from sm_80 on: `planish_wait` waits for them.
-// The name's number is what the global address is a multiple of.
-PLANISH_DEVICE void planish_copy_16(void* to, const void* from) {
+// 16 bytes of global memory as four words; the name's number is what the address is a multiple of.
+PLANISH_DEVICE void planish_fetch_16(uint32_t* parts, const void* from) {
+  planish_load_16(parts, from);
+}
+PLANISH_DEVICE void planish_fetch_8(uint32_t* parts, const void* from) {
+  const uint2 first = ((const uint2*)from)[0], second = ((const uint2*)from)[1];
+  parts[0] = first.x, parts[1] = first.y, parts[2] = second.x, parts[3] = second.y;
+}
+PLANISH_DEVICE void planish_fetch_4(uint32_t* parts, const void* from) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) parts[i] = ((const uint32_t*)from)[i];
+}
+// Reads the aligned words around the 16 bytes: at most 3 bytes before them and 4 behind.
+PLANISH_DEVICE void planish_fetch_1(uint32_t* parts, const void* from) {
+  const uint32_t* words = (const uint32_t*)((uint64_t)from & ~(uint64_t)3);
+  const uint32_t shift = (uint32_t)(uint64_t)from % 4 * 8;
+  uint32_t last = words[0];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t next = words[i + 1];
+    parts[i] = __funnelshift_r(last, next, shift);
+    last = next;
+  }
+}
+
 #if __CUDA_ARCH__ >= 800
+// Begins to copy 16 bytes of global memory to shared memory: `planish_wait` waits for them. The
+// name's number is what the global address is a multiple of.
+PLANISH_DEVICE void planish_copy_16(void* to, const void* from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
                :: "r"(planish_shared(to)), "l"(from) : "memory");
-#else
-  *(uint4*)to = *(const uint4*)from;
-#endif
 }
-
 PLANISH_DEVICE void planish_copy_8(void* to, const void* from) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8; cp.async.ca.shared.global [%0+8], [%1+8], 8;"
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;"
+               "cp.async.ca.shared.global [%0+8], [%1+8], 8;"
                :: "r"(planish_shared(to)), "l"(from) : "memory");
-#else
-  const uint2* parts = (const uint2*)from;
-  const uint2 first = parts[0], second = parts[1];
-  *(uint4*)to = make_uint4(first.x, first.y, second.x, second.y);
-#endif
 }
-
 PLANISH_DEVICE void planish_copy_4(void* to, const void* from) {
-  const uint32_t* parts = (const uint32_t*)from;
-  *(uint4*)to = make_uint4(parts[0], parts[1], parts[2], parts[3]);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
+               "cp.async.ca.shared.global [%0+4], [%1+4], 4;"
+               "cp.async.ca.shared.global [%0+8], [%1+8], 4;"
+               "cp.async.ca.shared.global [%0+12], [%1+12], 4;"
+               :: "r"(planish_shared(to)), "l"(from) : "memory");
 }
-
-// Reads the aligned words around the 16 bytes: at most 3 bytes before them and 4 behind.
+// There are no asynchronous copies of less: this one is done when it returns.
 PLANISH_DEVICE void planish_copy_1(void* to, const void* from) {
-  const uint32_t* parts = (const uint32_t*)((uint64_t)from & ~(uint64_t)3);
-  const uint32_t shift = (uint32_t)(uint64_t)from % 4 * 8;
-  uint32_t words[5];
-#pragma unroll
-  for (int i = 0; i < 5; ++i) words[i] = parts[i];
-  *(uint4*)to = make_uint4(__funnelshift_r(words[0], words[1], shift),
-                           __funnelshift_r(words[1], words[2], shift),
-                           __funnelshift_r(words[2], words[3], shift),
-                           __funnelshift_r(words[3], words[4], shift));
+  uint32_t parts[4];
+  planish_fetch_1(parts, from);
+  planish_store_16(to, parts[0], parts[1], parts[2], parts[3]);
 }
 
 // Ends a group of this thread's copies.
-PLANISH_DEVICE void planish_commit() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
+PLANISH_DEVICE void planish_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits for all groups of this thread's copies but the last `left` ones.
-#if __CUDA_ARCH__ >= 800
 #define planish_wait(left) asm volatile("cp.async.wait_group %0;" :: "n"(left) : "memory")
-#else
-#define planish_wait(left)
 #endif
 
 PLANISH_DEVICE void planish_sync() { __syncthreads(); }

@@ -81,39 +81,43 @@ PLANISH_DEVICE void planish_mma(int* sums, const uint32_t* x, const uint32_t* w)
 }
 #endif
 
-// From sm_80 on copies of 16 and 8 bytes are made as late as `planish_wait` allows: what a kernel
-// forgets to wait for is wrong.
-PLANISH_DEVICE void planish_copy_later(void* to, const void* from) {
-#if PLANISH_ARCH >= 80
-  planish_emulator::threads[planish_emulator::current].copies.back().push_back({to, from, 16});
-#else
-  memcpy(to, from, 16);
-#endif
+PLANISH_DEVICE void planish_fetch_16(uint32_t* parts, const void* from) {
+  planish_aligned(from, 16), memcpy(parts, from, 16);
 }
+PLANISH_DEVICE void planish_fetch_8(uint32_t* parts, const void* from) {
+  planish_aligned(from, 8), memcpy(parts, from, 16);
+}
+PLANISH_DEVICE void planish_fetch_4(uint32_t* parts, const void* from) {
+  planish_aligned(from, 4), memcpy(parts, from, 16);
+}
+PLANISH_DEVICE void planish_fetch_1(uint32_t* parts, const void* from) { memcpy(parts, from, 16); }
 
-PLANISH_DEVICE void planish_copy_16(void* to, const void* from) {
-  planish_aligned(to, 16), planish_aligned(from, 16), planish_copy_later(to, from);
+#if PLANISH_ARCH >= 80
+// Asynchronous copies are made as late as `planish_wait` allows: what a kernel forgets to wait for
+// is wrong.
+PLANISH_DEVICE void planish_copy_later(void* to, const void* from, int alignment) {
+  using namespace planish_emulator;
+  planish_aligned(to, 16), planish_aligned(from, alignment);
+  threads[current].copies.back().push_back({to, from});
 }
-PLANISH_DEVICE void planish_copy_8(void* to, const void* from) {
-  planish_aligned(to, 16), planish_aligned(from, 8), planish_copy_later(to, from);
-}
-PLANISH_DEVICE void planish_copy_4(void* to, const void* from) {
-  planish_aligned(to, 16), planish_aligned(from, 4), memcpy(to, from, 16);
-}
+PLANISH_DEVICE void planish_copy_16(void* to, const void* from) { planish_copy_later(to, from, 16); }
+PLANISH_DEVICE void planish_copy_8(void* to, const void* from) { planish_copy_later(to, from, 8); }
+PLANISH_DEVICE void planish_copy_4(void* to, const void* from) { planish_copy_later(to, from, 4); }
 PLANISH_DEVICE void planish_copy_1(void* to, const void* from) {
   planish_aligned(to, 16), memcpy(to, from, 16);
 }
-
 PLANISH_DEVICE void planish_commit() {
   planish_emulator::threads[planish_emulator::current].copies.emplace_back();
 }
 PLANISH_DEVICE void planish_wait(size_t left) {
   auto& groups = planish_emulator::threads[planish_emulator::current].copies;
   while (groups.size() - 1 > left) {
-    for (const auto& copy : groups.front()) memcpy(copy.to, copy.from, copy.size);
+    for (const auto& copy : groups.front()) memcpy(copy.to, copy.from, 16);
     groups.erase(groups.begin());
   }
 }
+#endif
+
 PLANISH_DEVICE void planish_sync() { __syncthreads(); }
 
 // g++ gets -ffp-contract=off: each operation rounds by itself.

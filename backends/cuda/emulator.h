@@ -51,7 +51,7 @@ enum Collective { NONE, LOAD_MATRICES, MMA, SYNC_WARP };
 constexpr size_t STACK = 64 * 1024;
 constexpr unsigned LANES = 32;
 
-struct Copy { void* to; const void* from; int size; };
+struct Copy { void* to; const void* from; };  // of 16 bytes
 
 struct Thread {
   void* stack = nullptr;

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import ctypes
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,18 @@ import numpy as np
 from planish.ir.errors import TargetError
 
 _FOLDER = Path(__file__).parent
-_OPTIONS = (
-    "-std=c++17 -O2 -shared -fPIC -w -ffp-contract=off -fno-strict-aliasing -fno-ipa-reference "
-    "-fwrapv -fno-stack-protector"
-).split()
+_OPTIONS = [
+    "-std=c++17",
+    "-O2",
+    "-shared",
+    "-fPIC",
+    "-w",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-fno-ipa-reference",
+    "-fwrapv",
+    "-fno-stack-protector",
+]
 _KERNEL = re.compile(
     r'^extern "C" __global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(.*?\) \{\n(.*?)^\}',
     re.MULTILINE | re.DOTALL,
@@ -81,9 +89,8 @@ class EmulatedLibrary:
         sizes = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
         error = self._launch(self._numbers[name], sizes, addresses, int(backwards))
         if error:
-            raise TargetError(
-                error.decode(), where=f"kernel {name}", cure="mend the kernel's barriers or addresses"
-            )
+            cure = "mend the kernel's barriers or addresses"
+            raise TargetError(error.decode(), where=f"kernel {name}", cure=cure)
 
 
 def emulate(source: str, arch: str = "sm_80") -> EmulatedLibrary:
@@ -97,11 +104,10 @@ def emulate(source: str, arch: str = "sm_80") -> EmulatedLibrary:
     Raises:
         TargetError: There is no g++, or it does not take the text.
     """
-    compiler = shutil.which("g++")
+    compiler = which("g++")
     if compiler is None:
-        raise TargetError(
-            "no g++ found to emulate CUDA kernels with", cure="install g++ (Debian: apt install g++)"
-        )
+        cure = "install g++ (Debian: apt install g++)"
+        raise TargetError("no g++ found to emulate CUDA kernels with", cure=cure)
     kernels = {found[1]: bool(_WAITING.search(found[2])) for found in _KERNEL.finditer(source)}
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         text, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"

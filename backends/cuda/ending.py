@@ -91,9 +91,7 @@ class Ending:
         if len(stored) == 1:
             store(y, places[0], T.Cast("uint8", stored[0]), 1)
             return
-        words = [
-            get("uint32", "pack", *stored[i : i + 4]) for i in range(0, len(stored), 4)
-        ]
+        words = [get("uint32", "pack", *stored[i : i + 4]) for i in range(0, len(stored), 4)]
         do(f"store_{len(stored)}", at(y, places[0]), *words)
 
     def _others(self, place: Any, count: int) -> list[Any]:

@@ -73,7 +73,8 @@ class Fragments(_Multiply):
                 do("load_matrices", at(self._w, first // 4), row)
             for m in range(tile.part_pixels // 16):
                 for n in range(tile.part_channels // 8):
-                    do("mma", at(self._sums, self._index(m, n)), at(self._x, 4 * m), at(self._w, 2 * n))
+                    sums = at(self._sums, self._index(m, n))
+                    do("mma", sums, at(self._x, 4 * m), at(self._w, 2 * n))
 
     def _place(self, pair: int, half: Any) -> Any:
         """Return where a lane's piece of a pair stands in its row."""
@@ -127,7 +128,8 @@ class Dots(_Multiply):
                 row = self._address(w_at, self._column + n * self._across, w_place)
                 do("load_16", at(self._w, 4 * n), row)
             for m in range(tile.part_pixels):
-                do("load_16", at(self._x, 0), self._address(x_at, self._line + m * self._down, x_place))
+                row = self._address(x_at, self._line + m * self._down, x_place)
+                do("load_16", at(self._x, 0), row)
                 self._multiply(m)
 
     def _multiply(self, m: int) -> None:

@@ -96,9 +96,8 @@ def _symbol(kernel: Kernel, count: Counter[str]) -> str:
 
 
 def _launch(symbol: str, step: Step, signature: Any) -> Launch:
-    grid, block = signature.launch()
     places = tuple(_place(pointer) for pointer in step.pointers)
-    return Launch(symbol, grid, block, signature.shared, places)
+    return Launch(symbol, signature.grid, signature.block, signature.shared, places)
 
 
 def _place(pointer: Pointer | Parameter) -> Place:

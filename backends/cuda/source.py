@@ -25,7 +25,6 @@ Size = tuple[int, int, int]
 
 _FALLBACK = "TVM_COMPILE_FORCE_FALLBACK"
 _KERNEL_LAUNCH = 2  # tvm::CallingConv::kDeviceKernelLaunch
-_AXES = tuple(f"{index}.{axis}" for index in ("blockIdx", "threadIdx") for axis in "xyz")
 _FIRST_KERNEL = re.compile(r'^extern "C" __(global|device)__ ', re.MULTILINE)
 
 
@@ -35,25 +34,23 @@ class Signature:
 
     Attributes:
         parameters: (name, dtype) in the kernel's order; a pointer's dtype is "handle".
-        extents: Blocks along x, y, z, then threads: numbers, or expressions of scalar parameters.
-        shared: Bytes of dynamic shared memory; the kernels' own shared memory is static.
+        grid: Blocks along x, y and z.
+        block: Threads of a block along x, y and z.
+        shared: Bytes of dynamic shared memory; what kernels declare themselves is not in it.
     """
 
     parameters: tuple[tuple[str, str], ...]
-    extents: tuple[Any, ...]
+    grid: Size
+    block: Size
     shared: int = 0
-
-    def launch(self, scalars: Mapping[str, int | float] | None = None) -> tuple[Size, Size]:
-        """Return (grid, block) of a launch with these scalar arguments, by name."""
-        x, y, z, *block = (_number(extent, scalars or {}) for extent in self.extents)
-        return (x, y, z), (block[0], block[1], block[2])
 
 
 def cuda_source(functions: Mapping[str, Any], arch: str) -> tuple[str, dict[str, Signature]]:
     """Return the CUDA C text of functions with thread bindings, without a prelude.
 
     Args:
-        functions: Name to tvm.tirx.PrimFunc of raw pointers and scalars.
+        functions: Name to tvm.tirx.PrimFunc of raw pointers and scalars; the numbers of threads and
+            blocks are constants.
         arch: "sm_80", for TVM's choices; the text is the same for all that planish emits.
 
     Returns:
@@ -114,27 +111,17 @@ def _signature(function: Any) -> Signature:
 
     tvm_ffi.structural_walk(function.body, (tirx.AttrStmt, note), order="post")
     parameters = tuple((p.name, _dtype(p)) for p in function.params)
-    return Signature(parameters, tuple(_plain(found.get(axis, 1)) for axis in _AXES))
+    return Signature(parameters, _size("blockIdx", found), _size("threadIdx", found))
+
+
+def _size(index: str, extents: Mapping[str, Any]) -> Size:
+    x, y, z = (int(extents.get(f"{index}.{axis}", 1)) for axis in "xyz")
+    return x, y, z
 
 
 def _dtype(parameter: Any) -> str:
     pointer = isinstance(parameter.ty, tvm.ir.PointerType)
     return "handle" if pointer else str(parameter.ty.dtype)
-
-
-def _plain(extent: Any) -> Any:
-    return int(extent) if isinstance(extent, int | tirx.IntImm) else extent
-
-
-def _number(extent: Any, scalars: Mapping[str, int | float]) -> int:
-    """Return the value of an extent for these scalar arguments."""
-    if isinstance(extent, int):
-        return extent
-
-    def known(variable: Any) -> Any:
-        return tirx.IntImm("int32", int(scalars[variable.name]))
-
-    return int(tvm.sym.Analyzer().simplify(tvm_ffi.structural_map(extent, (tirx.Var, known))))
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """How a block of threads shares a tile of a dense layer: rows, swizzled pieces, who has which sums.
 
-A tile of x is `pixels` rows, one of the weights `channels` rows, each of `depth` bytes at a time, in
-pieces of 16 bytes. Eight rows that a warp reads together would meet in the same banks of shared
-memory, so a piece stands where `place` says: any eight neighbouring rows have one number of a piece
-in eight different groups of banks, for `ldmatrix` and for loads of 16 bytes alike.
+A tile of x is `pixels` rows, one of the weights `channels` rows, each of `depth` bytes at a time,
+in pieces of 16 bytes. Pieces that a warp reads together, of eight neighbouring rows, would meet in
+the same banks of shared memory; so a piece's place in its row is its number XORed with `swizzle`,
+which gives them eight different groups of banks, for `ldmatrix` and loads of 16 bytes alike.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from ..cuda.dense import Window
 from ..cuda.tiles import WARP, Tile
 from ..kernels import Kernel
 from ..plan import Plan, Pointer
+from ..target import Target
 from .geometry import Geometry, find_geometry
 from .layer import Knobs, Layer, Strategy
 
@@ -26,7 +27,7 @@ LATENCY, ENDING = 600, 1500
 # Multiprocessors that the rules reckon with: those of an A100.
 MULTIPROCESSORS = 108
 # Pixels and channels of a block, then of a thread or warp.
-SHAPES = {
+SHAPES: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     "dp4a": (
         (32, 32, 4, 4),
         (32, 64, 4, 8),
@@ -62,21 +63,22 @@ class CudaDense(Strategy):
     """Every layer of a CUDA target."""
 
     def fits(self, layer: Layer, plan: Plan) -> bool:
-        """Any layer that multiplies something."""
-        return plan.target.instruction in RATES and bool(layer.macs)
+        """Any layer."""
+        return plan.target.instruction in RATES and bool(layer.out_channels)
 
     def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
         """Tiles, the one of fewest reckoned cycles first."""
         geometry, window = find_geometry(layer), find_window(layer)
         tiles = sorted(
-            _tiles(plan.target.instruction),
+            _tiles(plan.target),
             key=lambda tile: (_cycles(tile, layer, geometry, window), astuple(tile)),
         )
         return [asdict(tile) for tile in tiles[:OFFERED]]
 
     def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
-        """Append the one launch."""
-        _emit(layer, plan, Tile(**knobs))
+        """Append the one launch, if there is an output pixel."""
+        if 0 not in layer.y.layout.pixels:
+            _emit(layer, plan, Tile(**knobs))
 
 
 def find_window(layer: Layer) -> Window:
@@ -93,12 +95,19 @@ def _is_merged(layer: Layer) -> bool:
     return layer.groups == 1 and (layer.kernel[1] == 1 or layer.dilation[1] == 1)
 
 
-def _tiles(instruction: str) -> Iterator[Tile]:
-    """Yield every tile whose threads have whole parts of it, and work enough each."""
-    for shape, depth, stages in product(SHAPES[instruction], (32, 64), (2, 3, 4)):
-        tile = Tile(instruction, *shape, depth, stages)
-        if tile.shared <= SHARED:
-            yield tile
+def _tiles(target: Target) -> Iterator[Tile]:
+    """Yield every tile that has room in shared memory."""
+    for shape in SHAPES[target.instruction]:
+        for depth, stages in product((32, 64), (2, 3, 4, 6) if _overlaps(target) else (2,)):
+            tile = Tile(target.instruction, *shape, depth, stages)
+            # Few threads get long steps: a barrier costs them as much.
+            if tile.shared <= SHARED and tile.threads * depth >= 64 * 64:
+                yield tile
+
+
+def _overlaps(target: Target) -> bool:
+    """Whether copies to shared memory are asynchronous."""
+    return target.capability is not None and target.capability >= (8, 0)
 
 
 def _cycles(tile: Tile, layer: Layer, geometry: Geometry, window: Window) -> float:
@@ -146,6 +155,7 @@ def _emit(layer: Layer, plan: Plan, tile: Tile) -> None:
         alignment=alignment.pieces,
         stored=stored,
         unit=_together(gcd(alignment.results, stored, tile.run)),
+        overlapped=_overlaps(plan.target),
         real=layer.real,
     )
     common = {"groups": layer.groups, "channels": [0, count]}

@@ -1,7 +1,7 @@
 """One layer for a GPU, emulated, and what an exact formula says of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from planish.backends import find_target
-from planish.backends.cuda.emulator import emulate
-from planish.backends.cuda.source import cuda_source
+from planish.backends.cuda.emulator import EmulatedLibrary, emulate
+from planish.backends.cuda.source import Signature, cuda_source
 from planish.backends.layout import Layout, row_layout, vector_layout
 from planish.backends.lower.layer import Layer, Residual, find_strategy
 from planish.backends.packing import aligned_bytes, pack_all
-from planish.backends.plan import Parameter, Plan, Pointer, Step, Value
+from planish.backends.plan import Parameter, Plan, Pointer, Value
 
-ARCHITECTURES = {"sm_61": "dp4a", "sm_75": "mma-s8", "sm_80": "mma-s8", "sm_90": "mma-s8"}
 # Beyond what a kernel may read and write: its slack, and a margin that must stay as it is.
 MARGIN = 256
 
@@ -57,10 +56,7 @@ class Emulated:
     def __init__(self, case: Case, arch: str, seed: int = 0) -> None:
         self.case, self.arch = case, arch
         self.random = np.random.default_rng(seed)
-        target = replace(
-            find_target("x86-64-v3"), name="cuda", cpu=arch, instruction=ARCHITECTURES[arch]
-        )
-        self.plan = Plan(target, 1)
+        self.plan = Plan(find_target(f"cuda-{arch.replace('_', '')}"), 1)
         self.memory: dict[Value, NDArray[Any]] = {}
         self.layer = self._layer()
 
@@ -125,9 +121,10 @@ class Emulated:
         other = self._value("other", layout)
         lo, hi = sorted(int(v) for v in integer(0, 256, 2))
         zero = int(integer(0, 256))
-        factors = [int(v) for v in integer(-32767, 32768, 2)]
-        shift = int(integer(8, 18))
-        return Residual(other, *factors, int(integer(0, 256)), 2.0**-shift, lo - zero, hi - zero, zero)
+        own, others = (int(v) for v in integer(-32767, 32768, 2))
+        scale = 2.0 ** -int(integer(8, 18))
+        offset = int(integer(0, 256))
+        return Residual(other, own, others, offset, scale, lo - zero, hi - zero, zero)
 
     def expected(self) -> NDArray[Any]:
         """Return what the numeric contract says, [images, channels, height, width]."""
@@ -152,34 +149,29 @@ class Emulated:
         scaled = np.rint(total.astype(np.float32) * np.float32(r.scale)).clip(r.lo, r.hi)
         return scaled.astype(np.int64) + r.zero_point
 
-    def steps(self, strategy: str, knobs: Mapping[str, Any] | None = None) -> list[Step]:
-        """Return the steps of a strategy, with its first knobs unless others are given."""
+    def emit(self, strategy: str, knobs: Mapping[str, Any] | None = None) -> "Emulated":
+        """Append a strategy's steps, with its first knobs unless others are given."""
         found = find_strategy(strategy)
         assert found.fits(self.layer, self.plan)
         found.emit(self.layer, self.plan, knobs or found.knobs(self.layer, self.plan)[0])
-        return self.plan.steps
+        return self
 
-    def run(self, steps: Sequence[Step], *, backwards: bool = False) -> NDArray[Any]:
-        """Run steps in the emulator; return the result as `expected` does."""
-        functions = {f"kernel{i}": step.kernel.function() for i, step in enumerate(steps)}
-        source, signatures = cuda_source(functions, self.arch)
-        library = emulate(source, self.arch)
+    def launch(
+        self, library: EmulatedLibrary, kernels: Sequence[tuple[str, Signature]], backwards: bool
+    ) -> NDArray[Any]:
+        """Run the plan's steps; return the result as `expected` does."""
         parameters = pack_all(self.plan.recipes, self.plan.tensors, self.plan.parameter_bytes)
         before = {value: memory.copy() for value, memory in self.memory.items()}
-        for step, (name, signature) in zip(steps, signatures.items(), strict=True):
+        for step, (name, signature) in zip(self.plan.steps, kernels, strict=True):
             pointers = [self._address(p, parameters) for p in step.pointers]
-            names = [name for name, kind in signature.parameters if kind != "handle"]
-            grid, block = signature.launch(dict(zip(names, step.scalars, strict=True)))
-            library.launch(
-                name, grid, block, signature.shared, [*pointers, *step.scalars], backwards=backwards
-            )
+            sizes = (signature.grid, signature.block, signature.shared)
+            library.launch(name, *sizes, [*pointers, *step.scalars], backwards=backwards)
         for value, memory in self.memory.items():
             kept = memory == before[value]
             assert kept[-MARGIN:].all(), f"written beyond {value.name}"
             assert value is self.layer.y or kept.all(), f"{value.name} is written"
-        layout = self.layer.y.layout
         shape = (self.case.images, self.case.out, *self.case.out_size)
-        return view(self.memory[self.layer.y], layout).reshape(shape)
+        return view(self.memory[self.layer.y], self.layer.y.layout).reshape(shape)
 
     def _address(self, pointer: Pointer | Parameter, parameters: NDArray[Any]) -> NDArray[Any]:
         if isinstance(pointer, Parameter):
@@ -195,11 +187,34 @@ def view(memory: NDArray[np.uint8], layout: Layout) -> NDArray[Any]:
     return np.lib.stride_tricks.as_strided(items[layout.base :], layout.shape, strides)
 
 
-@pytest.fixture(scope="session")
-def layer_case() -> type[Case]:
-    return Case
+def run_together(
+    layers: Sequence[Emulated], *, backwards: bool = False
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield what each layer's kernels give, and what is right; all of them are one text."""
+    arch = layers[0].arch
+    functions = {
+        f"kernel{i}_{j}": step.kernel.function()
+        for i, layer in enumerate(layers)
+        for j, step in enumerate(layer.plan.steps)
+    }
+    source, signatures = cuda_source(functions, arch)
+    library = emulate(source, arch)
+    for i, layer in enumerate(layers):
+        names = [f"kernel{i}_{j}" for j in range(len(layer.plan.steps))]
+        kernels = [(name, signatures[name]) for name in names]
+        yield layer.launch(library, kernels, backwards), layer.expected()
 
 
 @pytest.fixture(scope="session")
-def emulated_layer() -> type[Emulated]:
-    return Emulated
+def layer_of() -> Callable[..., Emulated]:
+    """Make a layer: `layer_of(arch, seed, **shape)`, the shape as `Case` has it."""
+
+    def make(arch: str, seed: int = 0, **shape: Any) -> Emulated:
+        return Emulated(Case(**shape), arch, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_layers() -> Callable[..., Iterator[tuple[NDArray[Any], NDArray[Any]]]]:
+    return run_together

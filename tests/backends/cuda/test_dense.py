@@ -1,5 +1,6 @@
 """Dense layers for GPUs, emulated thread by thread, equal an exact formula value for value."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from planish.backends.cuda.tiles import Tile
+from planish.backends.lower.cuda_dense import SHAPES
 from planish.backends.lower.layer import find_strategy
 
 ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_90")
@@ -22,7 +24,9 @@ CASES: dict[str, dict[str, Any]] = {
     "1 channel": {"channels": 1, "kernel": (5, 2), "compact": True, "out": 1, "images": 2},
     "groups": {"channels": 32, "groups": 4, "out": 64, "padding": (1, 1, 1, 1)},
     "groups of odd channels": {"channels": 9, "groups": 3, "out": 15, "kernel": (2, 3)},
-    "linear": {"linear": True, "images": 5, "channels": 70, "size": (1, 1), "kernel": (1, 1), "out": 37},
+    "linear": {
+        "linear": True, "images": 5, "channels": 70, "size": (1, 1), "kernel": (1, 1), "out": 37,
+    },
     "pointwise with an addition": {
         "channels": 40, "size": (9, 9), "kernel": (1, 1), "out": 48, "residual": True,
     },
@@ -33,9 +37,70 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+Results = dict[str, tuple[Any, Any]]
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def results(request: pytest.FixtureRequest, layer_of: Any, run_layers: Any) -> Results:
+    """What each case's kernels give, and what is right."""
+    layers = [
+        layer_of(request.param, seed, **shape).emit("cuda-dense")
+        for seed, shape in enumerate(CASES.values())
+    ]
+    return dict(zip(CASES, run_layers(layers), strict=True))
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_a_layer_is_exact(layer_case: Any, emulated_layer: Any, name: str, arch: str) -> None:
-    made = emulated_layer(layer_case(**CASES[name]), arch, seed=len(name))
-    got = made.run(made.steps("cuda-dense"))
-    assert np.array_equal(got, made.expected())
+def test_a_layer_is_exact(results: Results, name: str) -> None:
+    got, want = results[name]
+    assert np.array_equal(got, want)
+
+
+def tiles(instruction: str, stages: Sequence[int] = (2,)) -> list[Tile]:
+    """A tile of each shape, with different depths and stages."""
+    return [
+        Tile(instruction, *shape, (32, 64)[i % 2], stages[i % len(stages)])
+        for i, shape in enumerate(SHAPES[instruction])
+    ]
+
+
+@pytest.mark.parametrize("arch", ["sm_61", "sm_75", "sm_80"])
+def test_every_tile_is_exact_in_any_order_of_threads(
+    layer_of: Any, run_layers: Any, arch: str
+) -> None:
+    shape = {"channels": 24, "size": (13, 11), "out": 72, "padding": (1, 0, 1, 1), "residual": True}
+    chosen = {
+        "sm_61": tiles("dp4a")[::2],
+        "sm_75": tiles("mma-s8")[::3],
+        "sm_80": tiles("mma-s8", (2, 3, 4))[1::2],
+    }[arch]
+    layers = [
+        layer_of(arch, i, **shape).emit("cuda-dense", asdict(t)) for i, t in enumerate(chosen)
+    ]
+    for tile, (got, want) in zip(chosen, run_layers(layers, backwards=True), strict=True):
+        assert np.array_equal(got, want), tile
+
+
+@pytest.mark.parametrize("tile", [t for name in SHAPES for t in tiles(name)])
+def test_neighbouring_rows_of_a_tile_meet_in_no_bank(tile: Tile) -> None:
+    for piece in range(tile.pieces):
+        places = [row * tile.pieces + (piece ^ tile.swizzle(row)) for row in range(8)]
+        assert len({place % 8 for place in places}) == 8
+
+
+@pytest.mark.parametrize("tile", [t for name in SHAPES for t in tiles(name)])
+def test_every_channel_of_a_tile_has_a_row(tile: Tile) -> None:
+    assert sorted(tile.channel_order()) == list(range(tile.channels))
+
+
+def test_small_layers_get_small_tiles(layer_of: Any) -> None:
+    """A layer that one large tile would cover is shared between blocks."""
+    large = layer_of("sm_80", images=8, channels=64, size=(58, 58), out=256)
+    small = layer_of("sm_80", channels=256, size=(9, 9), out=256)
+    strategy = find_strategy("cuda-dense")
+    sizes = [
+        knobs["pixels"] * knobs["channels"]
+        for layer in (large, small)
+        for knobs in strategy.knobs(layer.layer, layer.plan)[:1]
+    ]
+    assert sizes[0] > sizes[1]

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from planish.backends.lower.layer import find_strategy
+
 CASES: dict[str, dict[str, Any]] = {
     "3 x 3": {"channels": 24, "padding": (1, 1, 1, 1), "size": (7, 9)},
     "stride, odd channels": {"channels": 13, "stride": (2, 2), "size": (9, 11), "images": 2},
@@ -15,21 +17,35 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def case(name: str) -> dict[str, Any]:
+COLUMNS = (1, 2, 4, 8)
+
+
+def shape_of(name: str) -> dict[str, Any]:
     channels = CASES[name]["channels"]
     return {**CASES[name], "out": channels, "groups": channels}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_layer_is_exact(layer_case: Any, emulated_layer: Any, name: str) -> None:
-    made = emulated_layer(layer_case(**case(name)), "sm_61", seed=len(name))
-    assert np.array_equal(made.run(made.steps("cuda-depthwise")), made.expected())
+@pytest.mark.parametrize("arch", ["sm_61", "sm_80"])
+def test_layers_are_exact(layer_of: Any, run_layers: Any, arch: str) -> None:
+    layers = [
+        layer_of(arch, seed, **shape_of(name)).emit("cuda-depthwise")
+        for seed, name in enumerate(CASES)
+    ]
+    for name, (got, want) in zip(CASES, run_layers(layers), strict=True):
+        assert np.array_equal(got, want), name
 
 
-@pytest.mark.parametrize("columns", [1, 2, 4, 8])
-def test_every_number_of_columns_is_exact(
-    layer_case: Any, emulated_layer: Any, columns: int
-) -> None:
-    made = emulated_layer(layer_case(**{**case("3 x 3"), "stride": (1, 2), "size": (4, 21)}), "sm_90")
-    steps = made.steps("cuda-depthwise", {"columns": columns})
-    assert np.array_equal(made.run(steps), made.expected())
+def test_any_number_of_columns_is_exact(layer_of: Any, run_layers: Any) -> None:
+    shape = {**shape_of("3 x 3"), "stride": (1, 2), "size": (4, 21)}
+    layers = [layer_of("sm_90", n, **shape).emit("cuda-depthwise", {"columns": n}) for n in COLUMNS]
+    for columns, (got, want) in zip(COLUMNS, run_layers(layers, backwards=True), strict=True):
+        assert np.array_equal(got, want), columns
+
+
+def test_what_it_does_not_fit(layer_of: Any) -> None:
+    """Large kernels, whose weights would not stay in registers, and layers of other kinds."""
+    large = {"channels": 8, "groups": 8, "out": 8, "size": (20, 20), "kernel": (13, 13)}
+    dense = {"channels": 8, "out": 8}
+    for shape in (large, dense):
+        made = layer_of("sm_80", **shape)
+        assert not find_strategy("cuda-depthwise").fits(made.layer, made.plan)

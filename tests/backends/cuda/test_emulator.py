@@ -1,4 +1,4 @@
-"""The emulator's instructions equal NumPy's arithmetic, and it finds what is wrong with a kernel."""
+"""The emulator's instructions equal NumPy's arithmetic; it finds what is wrong with a kernel."""
 
 from typing import Any
 
@@ -108,9 +108,9 @@ def test_requantize() -> None:
 
 
 def test_bytes() -> None:
-    x = random_bytes((32, 4), np.uint8, 6)
-    low, high = x.view(np.uint32).ravel(), random_bytes((32, 4), np.uint8, 7).view(np.uint32).ravel()
-    both = np.concatenate([x, high.view(np.uint8).reshape(32, 4)], 1)
+    x, y = random_bytes((32, 4), np.uint8, 6), random_bytes((32, 4), np.uint8, 7)
+    low, high = x.view(np.uint32).ravel(), y.view(np.uint32).ravel()
+    both = np.concatenate([x, y], 1)
     packed, chosen = np.zeros(32, np.uint32), np.zeros(32, np.uint32)
     arrays = {"low": low, "high": high, "packed": packed, "chosen": chosen}
     run(
@@ -123,23 +123,28 @@ def test_bytes() -> None:
     assert np.array_equal(chosen.view(np.uint8).reshape(32, 4), both[:, [0, 6, 1, 7]])
 
 
-@pytest.mark.parametrize("arch", ["sm_61", "sm_80"])
-@pytest.mark.parametrize("size", [1, 4, 8, 16])
-def test_copies(arch: str, size: int) -> None:
-    x, y = random_bytes((1024,), np.uint8, 8), np.zeros(512, np.uint8)
-    run(
-        f"""
-  __shared__ __align__(16) uchar memory[512];
-  planish_copy_{size}(memory + 16 * threadIdx.x, x + {16 + size} * threadIdx.x);
+COPIES = {
+    "copy": """
+  planish_copy_SIZE(memory + 16 * threadIdx.x, x + (16 + SIZE) * threadIdx.x);
   planish_commit();
-  planish_wait(0);
+  planish_wait(0);""",
+    "fetch": """
+  uint parts[4];
+  planish_fetch_SIZE(parts, x + (16 + SIZE) * threadIdx.x);
+  planish_store_16(memory + 16 * threadIdx.x, parts[0], parts[1], parts[2], parts[3]);""",
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("size", [1, 4, 8, 16])
+def test_copies(way: str, size: int) -> None:
+    x, y = random_bytes((32 * (16 + size),), np.uint8, 8), np.zeros(512, np.uint8)
+    body = f"""
+  __shared__ __align__(16) uchar memory[512];{COPIES[way].replace("SIZE", str(size))}
   for (int i = 0; i < 16; ++i) y[16 * threadIdx.x + i] = memory[16 * threadIdx.x + i];
-""",
-        {"x": x[: 32 * (16 + size)], "y": y},
-        arch=arch,
-    )
-    want = x[: 32 * (16 + size)].reshape(32, -1)[:, :16]
-    assert np.array_equal(y.reshape(32, 16), want)
+"""
+    run(body, {"x": x, "y": y})
+    assert np.array_equal(y.reshape(32, 16), x.reshape(32, -1)[:, :16])
 
 
 SHIFT = """
@@ -163,7 +168,7 @@ def test_a_missing_barrier_shows_in_one_order() -> None:
         y = np.arange(64, dtype=np.uint32)
         run(SHIFT.replace("BARRIER", ""), {"y": y}, 64, backwards=backwards)
         results.append(y)
-    assert not np.array_equal(*results)
+    assert not np.array_equal(results[0], results[1])
 
 
 FAULTS = {
@@ -211,7 +216,7 @@ def test_blocks_and_threads_of_three_axes() -> None:
 
 
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emulator.shutil, "which", lambda _: None)
+    monkeypatch.setattr(emulator, "which", lambda _: None)
     with pytest.raises(TargetError, match=r"no g\+\+.*install"):
         emulate("")
 
