@@ -27,8 +27,10 @@ PARALLEL_VALUES = 200_000
 _WORD = 4
 
 
-def fill_halo(lowering: Lowering, value: Value, zero_point: int) -> None:
-    """Write the zero point around each image of a value."""
+def fill_halo(
+    lowering: Lowering, value: Value, zero_point: int, *, once: bool = False
+) -> None:
+    """Write the zero point around each image of a value, at each call or once."""
     if not 0 <= zero_point <= 255:
         raise OperatorError(f"zero point {zero_point} is outside 8 bits", where=value.name)
     layout = value.layout
@@ -39,7 +41,7 @@ def fill_halo(lowering: Lowering, value: Value, zero_point: int) -> None:
     tail_at = layout.base + (height - 1) * row + width * pixel
     gaps, first_gap = height - 1 if gap else 0, layout.base + width * pixel
     sizes = [image, layout.base, gaps, first_gap, row, gap, tail_at, image - tail_at]
-    _emit_fill(lowering, value, zero_point, images, sizes, f"{value.name} border")
+    _emit_fill(lowering, value, zero_point, images, sizes, f"{value.name} border", once=once)
 
 
 def fill(lowering: Lowering, value: Value, number: int, label: str) -> None:
@@ -48,7 +50,14 @@ def fill(lowering: Lowering, value: Value, number: int, label: str) -> None:
 
 
 def _emit_fill(
-    lowering: Lowering, value: Value, number: int, images: int, sizes: list[int], label: str
+    lowering: Lowering,
+    value: Value,
+    number: int,
+    images: int,
+    sizes: list[int],
+    label: str,
+    *,
+    once: bool = False,
 ) -> None:
     """Append one call of the fill kernel; `sizes` are all in elements, but for the third."""
     kernel = Kernel.of("fill-halo", dtype=value.layout.dtype)
@@ -57,7 +66,7 @@ def _emit_fill(
         kernel = Kernel.of("cuda-fill-halo")
         number = int(np.array([number] * _WORD, np.uint8).view(np.int32)[0])
         sizes = [size if i == 2 else size // _WORD for i, size in enumerate(sizes)]
-    lowering.plan.call(kernel, [value], [number, images, *sizes], label)
+    lowering.plan.call(kernel, [value], [number, images, *sizes], label, once=once)
 
 
 def offsets(layout: Layout) -> Offsets:

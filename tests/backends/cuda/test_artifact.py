@@ -64,7 +64,7 @@ def test_an_artifact_holds_cubin_and_launches(artifact: Artifact) -> None:
     for name in ("cuda-sm80", "cuda-sm61"):
         cubin, plan = found[f"{name}/library.cubin"], json.loads(found[f"{name}/plan.json"])
         assert cubin.startswith(b"\x7fELF")
-        symbols = {launch[0] for launch in plan["launches"]}
+        symbols = {launch[0] for launch in plan["setup"] + plan["launches"]}
         assert symbols == set(plan["kernels"])
         assert all(symbol.encode() in cubin for symbol in symbols)
         assert all(kernel["registers"] > 0 for kernel in plan["kernels"].values())
@@ -181,7 +181,7 @@ class FakeDriver:
     def __init__(self, library: EmulatedLibrary) -> None:
         self.library = library
         self.memory: dict[int, np.ndarray] = {}
-        self.recorded: list[tuple[str, list[int], list[ctypes.c_void_p]]] = []
+        self.recorded: list[list[tuple[str, list[int], list[ctypes.c_void_p]]]] = []
         self.names: list[str] = []
         self.counts = {"cuGraphLaunch": 0, "cuLaunchKernel": 0}
         self.capturing = False
@@ -233,13 +233,15 @@ class FakeDriver:
 
     def cuStreamBeginCapture_v2(self, *_: Any) -> int:  # noqa: N802
         self.capturing = True
+        self.recorded.append([])
         return 0
 
     def cuStreamEndCapture(self, *_: Any) -> int:  # noqa: N802
         self.capturing = False
         return 0
 
-    def cuGraphInstantiateWithFlags(self, *_: Any) -> int:  # noqa: N802
+    def cuGraphInstantiateWithFlags(self, graph: Any, *_: Any) -> int:  # noqa: N802
+        graph._obj.value = len(self.recorded)
         return 0
 
     def cuLaunchKernel(self, function: Any, *arguments: Any) -> int:  # noqa: N802
@@ -248,12 +250,12 @@ class FakeDriver:
         assert (shared, extra) == (0, None)
         pointer = ctypes.POINTER(ctypes.c_uint64)
         addresses = [ctypes.c_void_p(ctypes.cast(v, pointer).contents.value) for v in values]
-        self.recorded.append((self.names[function.value - 1], sizes, addresses))
+        self.recorded[-1].append((self.names[function.value - 1], sizes, addresses))
         return 0
 
-    def cuGraphLaunch(self, *_: Any) -> int:  # noqa: N802
+    def cuGraphLaunch(self, graph: Any, _: Any) -> int:  # noqa: N802
         self.counts["cuGraphLaunch"] += 1
-        for name, sizes, addresses in self.recorded:
+        for name, sizes, addresses in self.recorded[graph.value - 1]:
             self.library.launch(name, sizes[:3], sizes[3:], 0, addresses)
         return 0
 
@@ -277,9 +279,9 @@ def test_an_artifact_runs_through_the_driver(
     assert loaded.runs_here
     for seed in range(2):
         assert (loaded(image(seed))[0] == Reference(graph)(image(seed))[0]).all()
-    # Recorded once, launched as a whole at each call.
-    assert fake_driver.counts["cuGraphLaunch"] == 2
-    assert len(fake_driver.recorded) == len(loaded.manifest["launches"])
+    # Borders are filled once; all else is recorded once, and launched as a whole at each call.
+    assert fake_driver.counts["cuGraphLaunch"] == 1 + 2
+    assert len(loaded.manifest["setup"]) == 1
     assert loaded.bench(calls=3, warm_up=0).calls == 3
     del loaded
     assert fake_driver.memory == {}
