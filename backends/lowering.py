@@ -225,7 +225,7 @@ class Lowering:
         value.shift = 128 if last.meta["val"].dtype == torch.int8 else 0
         if halo != NO_HALO:
             self._halos[value] = (halo, zero_point)
-            self.fill_halo(value, zero_point)
+            self._fill_once(value, zero_point)
         self.values[node] = self.values[last] = value
         return value
 
@@ -266,6 +266,16 @@ class Lowering:
         from .lower.movement import fill_halo
 
         fill_halo(self, value, zero_point)
+
+    def _fill_once(self, value: Value, zero_point: int) -> None:
+        """Write the border of a new value: at each call, but once on a GPU.
+
+        There a launch costs more than memory, and no kernel writes outside of what it computes.
+        """
+        from .lower.movement import fill_halo
+
+        value.kept = self.plan.target.capability is not None
+        fill_halo(self, value, zero_point, once=value.kept)
 
     def strided(self, node: torch.fx.Node) -> Value:
         """Return a node's value in the integer region, its axes in any order and distance."""
@@ -337,7 +347,7 @@ class Lowering:
             return value
         layout = vector_layout(value.layout.shape, value.layout.dtype, halo)
         wider = Value(f"{value.name}_padded", layout, shift=value.shift)
-        self.fill_halo(wider, zero_point)
+        self._fill_once(wider, zero_point)
         copy_into(self, value, wider, self.label(node))
         return wider
 

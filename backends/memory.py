@@ -13,13 +13,17 @@ Span = tuple[int, int]
 
 
 def lifetimes(plan: Plan) -> dict[Value, Span]:
-    """Return the first and last step that touches each value of the workspace."""
+    """Return the first and last step that touches each value of the workspace.
+
+    A value that is kept from call to call has its memory from the first step to the last one.
+    """
     spans: dict[Value, Span] = {}
     for number, step in enumerate(plan.steps):
         for value in step.values:
             if value.place == "workspace":
                 spans[value] = (spans.get(value, (number, number))[0], number)
-    return spans
+    last = len(plan.steps) - 1
+    return {value: (0, last) if value.kept else span for value, span in spans.items()}
 
 
 def place_values(plan: Plan) -> int:

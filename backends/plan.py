@@ -34,6 +34,7 @@ class Value:
         dense: Row-major in the tensor's own dtype, as users and TVM's own kernels have it; else in
             the integer region's layout.
         base: The value whose memory this one shows, for a view.
+        kept: Whether its memory is its own from call to call, so that its border is written once.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Value:
     shift: int = 0
     dense: bool = False
     base: Value | None = None
+    kept: bool = False
 
     @property
     def owner(self) -> Value:
@@ -85,6 +87,7 @@ class Step:
         scalars: int32 (int) and float32 (float) arguments, after the pointers.
         label: The layer that it belongs to, for listings.
         macs: Multiply-accumulates of the model that it computes, for profiles.
+        once: Whether it is made once, before the first call: it writes what all calls find.
     """
 
     kernel: Any
@@ -92,6 +95,7 @@ class Step:
     scalars: tuple[int | float, ...]
     label: str
     macs: int = 0
+    once: bool = False
 
     @property
     def values(self) -> list[Value]:
@@ -150,10 +154,12 @@ class Plan:
         scalars: Sequence[int | float],
         label: str,
         macs: int = 0,
+        *,
+        once: bool = False,
     ) -> None:
-        """Append a kernel call; `macs` of the model are its work."""
+        """Append a kernel call; `macs` of the model are its work. See `Step` on `once`."""
         exact = tuple(Pointer(p) if isinstance(p, Value) else p for p in pointers)
-        self.steps.append(Step(kernel, exact, tuple(scalars), label, macs))
+        self.steps.append(Step(kernel, exact, tuple(scalars), label, macs, once))
 
     def parallel(self, work: int, least: int) -> bool:
         """Whether a step of this much work is worth waking other threads for."""

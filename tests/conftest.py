@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from planish.backends.cuda.driver import compute_capability
+
 if TYPE_CHECKING:
     from planish.datasets import Dataset
 
@@ -48,6 +50,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing = sorted(set(mark.args) - _cpu_flags())
         if missing:
             pytest.skip(f"this processor has no {', '.join(missing)}")
+    if item.get_closest_marker("cuda") and compute_capability() is None:
+        pytest.skip("there is no NVIDIA GPU here, or no driver for it")
     if item.get_closest_marker("needs_torch_free_env") and not os.environ.get(
         "PLANISH_TORCHFREE_PYTHON"
     ):

@@ -101,7 +101,8 @@ class EmulatedNetwork:
         self._outputs = [(value.layout.shape, value.layout.dtype) for value in outputs]
         tensors = [_nbytes(value) for value in inputs], [_nbytes(value) for value in outputs]
         device = _Processor(emulate(self.program.text, chosen.cpu))
-        self._library = GpuLibrary(device, self.program.launches, packed, workspace, tensors)
+        setup, launches = self.program.setup, self.program.launches
+        self._library = GpuLibrary(device, setup, launches, packed, workspace, tensors)
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the network on NumPy arrays that fit; return arrays nested as the graph's outputs."""

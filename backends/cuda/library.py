@@ -53,6 +53,8 @@ class _Room:
         self.inputs = [device.allocate(size + SLACK) for size in library.input_bytes]
         self.outputs = [device.allocate(size + SLACK) for size in library.output_bytes]
         self._parameters = library.parameters
+        if library.setup:
+            device.prepare([self._call(launch) for launch in library.setup])()
         self.compute = device.prepare([self._call(launch) for launch in library.launches])
 
     def _call(self, launch: Launch) -> Call:
@@ -76,6 +78,7 @@ class GpuLibrary:
     def __init__(
         self,
         device: Device,
+        setup: Sequence[Launch],
         launches: Sequence[Launch],
         parameters: NDArray[np.uint8],
         workspace_bytes: int,
@@ -85,13 +88,14 @@ class GpuLibrary:
 
         Args:
             device: Where the kernels are loaded.
-            launches: In order.
+            setup: Launches that fill the memory of a call once, before the first one.
+            launches: Of each call, in order.
             parameters: The packed parameter memory.
             workspace_bytes: What each call needs.
             tensors: Bytes of each input, and of each output.
         """
         self.device = device
-        self.launches = launches
+        self.setup, self.launches = setup, launches
         self.workspace_bytes = workspace_bytes
         self.input_bytes, self.output_bytes = tensors
         self.parameters = device.allocate(parameters.nbytes)
@@ -142,11 +146,12 @@ def load_library(
     Raises:
         ArtifactError: There is no GPU, or its driver fails.
     """
-    launches = [Launch.from_json(entry) for entry in manifest["launches"]]
-    tensors = _bytes_of(manifest["inputs"]), _bytes_of(manifest["outputs"])
-    return GpuLibrary(
-        driver.Device(content), launches, parameters, manifest["workspace_bytes"], tensors
+    setup, launches = (
+        [Launch.from_json(entry) for entry in manifest[part]] for part in ("setup", "launches")
     )
+    tensors = _bytes_of(manifest["inputs"]), _bytes_of(manifest["outputs"])
+    device, workspace_bytes = driver.Device(content), manifest["workspace_bytes"]
+    return GpuLibrary(device, setup, launches, parameters, workspace_bytes, tensors)
 
 
 def _bytes_of(tensors: list[dict[str, Any]]) -> list[int]:

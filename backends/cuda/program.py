@@ -28,11 +28,13 @@ class Program:
 
     Attributes:
         text: The kernels as CUDA C; a prelude comes before it (see `source`).
-        launches: In order.
+        setup: Made once, before the first call.
+        launches: Of each call, in order.
         names: What a listing calls each kernel, by symbol.
     """
 
     text: str
+    setup: tuple[Launch, ...]
     launches: tuple[Launch, ...]
     names: dict[str, str]
 
@@ -56,10 +58,13 @@ def write_program(plan: Plan) -> Program:
         if symbol is not None:
             calls.append((symbol, step))
     if not functions:
-        return Program("", (), {})
+        return Program("", (), (), {})
     text, signatures = cuda_source(functions, plan.target.cpu)
-    launches = [_launch(symbol, step, signatures[symbol]) for symbol, step in calls]
-    return Program(text, tuple(launches), names)
+    setup, launches = (
+        tuple(_launch(name, step, signatures[name]) for name, step in calls if step.once == once)
+        for once in (True, False)
+    )
+    return Program(text, setup, launches, names)
 
 
 def compile_program(plan: Plan) -> tuple[bytes, dict[str, Any]]:
@@ -74,8 +79,11 @@ def compile_program(plan: Plan) -> tuple[bytes, dict[str, Any]]:
         symbol: {"name": name, **asdict(cubin.resources[symbol])}
         for symbol, name in program.names.items()
     }
-    launches = [launch.to_json() for launch in program.launches]
-    return cubin.content, {"library": CUBIN, "kernels": kernels, "launches": launches}
+    setup, launches = (
+        [launch.to_json() for launch in part] for part in (program.setup, program.launches)
+    )
+    entry = {"library": CUBIN, "kernels": kernels, "setup": setup, "launches": launches}
+    return cubin.content, entry
 
 
 def threaded(kernel: Kernel, scalars: tuple[int | float, ...]) -> Any | None:

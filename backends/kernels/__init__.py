@@ -36,6 +36,7 @@ FAMILIES: dict[str, str] = {
     "resize": ".resampling:build_resize",
     "cuda-dense": "..cuda.dense:build",
     "cuda-depthwise": "..cuda.depthwise:build",
+    "cuda-fill-halo": "..cuda.borders:build",
     "cuda-matmul": "..cuda.matmul:build",
     "cuda-softmax": "..cuda.rows:build_softmax",
     "cuda-layer-norm": "..cuda.rows:build_layer_norm",

@@ -24,10 +24,13 @@ from ..plan import Pointer, Value
 Offsets = NDArray[np.int64]
 # Below this many values a copy takes less time than waking a thread.
 PARALLEL_VALUES = 200_000
+_WORD = 4
 
 
-def fill_halo(lowering: Lowering, value: Value, zero_point: int) -> None:
-    """Write the zero point around each image of a value."""
+def fill_halo(
+    lowering: Lowering, value: Value, zero_point: int, *, once: bool = False
+) -> None:
+    """Write the zero point around each image of a value, at each call or once."""
     if not 0 <= zero_point <= 255:
         raise OperatorError(f"zero point {zero_point} is outside 8 bits", where=value.name)
     layout = value.layout
@@ -36,29 +39,34 @@ def fill_halo(lowering: Lowering, value: Value, zero_point: int) -> None:
     # From the end of a row's last pixel to the begin of the next row's first one.
     gap = row - width * pixel
     tail_at = layout.base + (height - 1) * row + width * pixel
-    lowering.plan.call(
-        Kernel.of("fill-halo", dtype=layout.dtype),
-        [value],
-        [
-            zero_point,
-            images,
-            image,
-            layout.base,
-            height - 1 if gap else 0,
-            layout.base + width * pixel,
-            row,
-            gap,
-            tail_at,
-            image - tail_at,
-        ],
-        f"{value.name} border",
-    )
+    gaps, first_gap = height - 1 if gap else 0, layout.base + width * pixel
+    sizes = [image, layout.base, gaps, first_gap, row, gap, tail_at, image - tail_at]
+    _emit_fill(lowering, value, zero_point, images, sizes, f"{value.name} border", once=once)
 
 
 def fill(lowering: Lowering, value: Value, number: int, label: str) -> None:
     """Write one number all over a value's memory."""
+    _emit_fill(lowering, value, number, 1, [0, value.layout.size, *[0] * 6], label)
+
+
+def _emit_fill(
+    lowering: Lowering,
+    value: Value,
+    number: int,
+    images: int,
+    sizes: list[int],
+    label: str,
+    *,
+    once: bool = False,
+) -> None:
+    """Append one call of the fill kernel; `sizes` are all in elements, but for the third."""
     kernel = Kernel.of("fill-halo", dtype=value.layout.dtype)
-    lowering.plan.call(kernel, [value], [number, 1, 0, value.layout.size, *[0] * 6], label)
+    if lowering.plan.target.capability is not None:
+        # Four bytes a thread: pixels and rows are whole words on a GPU.
+        kernel = Kernel.of("cuda-fill-halo")
+        number = int(np.array([number] * _WORD, np.uint8).view(np.int32)[0])
+        sizes = [size if i == 2 else size // _WORD for i, size in enumerate(sizes)]
+    lowering.plan.call(kernel, [value], [number, images, *sizes], label, once=once)
 
 
 def offsets(layout: Layout) -> Offsets:

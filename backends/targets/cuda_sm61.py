@@ -11,7 +11,7 @@ def cuda_sm61() -> Target:
     """
     return Target(
         name="cuda-sm61",
-        description="NVIDIA GPU of compute capability 6.1 (Pascal)",
+        description="NVIDIA Pascal (6.1)",
         cpu="sm_61",
         features=(),
         cpu_flags=(),

@@ -10,7 +10,7 @@ def cuda_sm75() -> Target:
     """
     return Target(
         name="cuda-sm75",
-        description="NVIDIA GPU of compute capability 7.5 (Turing)",
+        description="NVIDIA Turing (7.5)",
         cpu="sm_75",
         features=(),
         cpu_flags=(),

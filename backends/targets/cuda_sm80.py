@@ -10,7 +10,7 @@ def cuda_sm80() -> Target:
     """
     return Target(
         name="cuda-sm80",
-        description="NVIDIA GPU of compute capability 8.0 to 8.9 (Ampere, Ada)",
+        description="NVIDIA Ampere, Ada (8.x)",
         cpu="sm_80",
         features=(),
         cpu_flags=(),

@@ -10,7 +10,7 @@ def cuda_sm90() -> Target:
     """
     return Target(
         name="cuda-sm90",
-        description="NVIDIA GPU of compute capability 9.0 (Hopper)",
+        description="NVIDIA Hopper (9.0)",
         cpu="sm_90",
         features=(),
         cpu_flags=(),

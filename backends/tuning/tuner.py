@@ -206,6 +206,11 @@ def tune_plan(
 
 def _workers(plan: Plan, tracker: tuple[str, int] | None, key: str) -> int:
     """Return how many measurements can run at once."""
+    if plan.target.capability is not None:
+        raise TargetError(
+            f"target {plan.target.name!r} is a GPU, whose kernels can't be tuned",
+            cure="choose a target for a processor",
+        )
     if tracker is not None:
         from .remote import require_servers
 

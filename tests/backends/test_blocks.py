@@ -13,7 +13,7 @@ from planish.backends.plan import Plan
 from planish.ir import Graph
 
 planish, aten = torch.ops.planish, torch.ops.aten
-TARGETS = ("x86-64-v3", "native")
+TARGETS = ("x86-64-v3", "native", "cuda-sm61", "cuda-sm80")
 UINT8 = (0, 255, torch.uint8)
 Builder = Any
 
@@ -120,7 +120,7 @@ def make(builder: Builder, name: str, batch: int) -> tuple[Graph, torch.Tensor]:
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_equals_reference(builder: Builder, name: str, target: str) -> None:
     graph, x = make(builder, name, batch=2)
-    assert np.array_equal(graph(x)[0].numpy(), build(graph, target)(x.numpy())[0])
+    assert np.array_equal(graph(x)[0].numpy(), builder.compile(graph, target)(x.numpy())[0])
 
 
 @pytest.mark.parametrize("name", ["vit", "windows"])

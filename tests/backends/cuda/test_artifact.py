@@ -7,12 +7,14 @@ import json
 import zipfile
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from planish import Pipeline, capture
 from planish.backends import Artifact, Reference, build, find_target, matching
 from planish.backends.cuda import driver, nvrtc
 from planish.backends.cuda.emulated import EmulatedNetwork
@@ -21,6 +23,8 @@ from planish.backends.cuda.launch import Launch
 from planish.backends.profiling import profile
 from planish.backends.target import describe_target
 from planish.ir import ArtifactError, Graph, OperatorError, OptionError, TargetError
+from planish.passes import InsertQDQ
+from planish.tuning import tune
 
 planish, aten = torch.ops.planish, torch.ops.aten
 
@@ -60,7 +64,7 @@ def test_an_artifact_holds_cubin_and_launches(artifact: Artifact) -> None:
     for name in ("cuda-sm80", "cuda-sm61"):
         cubin, plan = found[f"{name}/library.cubin"], json.loads(found[f"{name}/plan.json"])
         assert cubin.startswith(b"\x7fELF")
-        symbols = {launch[0] for launch in plan["launches"]}
+        symbols = {launch[0] for launch in plan["setup"] + plan["launches"]}
         assert symbols == set(plan["kernels"])
         assert all(symbol.encode() in cubin for symbol in symbols)
         assert all(kernel["registers"] > 0 for kernel in plan["kernels"].values())
@@ -91,7 +95,9 @@ def test_without_a_gpu_the_processor_computes(graph: Graph, artifact: Artifact) 
 def test_a_call_without_a_gpu_is_one_error(graph: Graph) -> None:
     elsewhere = build(graph, "cuda-sm90")
     assert not elsewhere.runs_here
-    with pytest.raises(ArtifactError, match=r"capability 9.0 to 9.9, and this machine has none") as error:
+    with pytest.raises(
+        ArtifactError, match=r"capability 9.0 to 9.9, and this machine has none"
+    ) as error:
         elsewhere(image())
     assert error.value.__cause__ is None
     with pytest.raises(ArtifactError, match="is for other hardware"):
@@ -134,6 +140,14 @@ def test_steps_of_a_gpu_are_not_timed(graph: Graph) -> None:
         profile(graph, "cuda-sm75")
 
 
+def test_kernels_of_a_gpu_are_not_tuned(tmp_path: Path) -> None:
+    image = torch.rand(1, 3, 8, 8)
+    captured = capture(torch.nn.Conv2d(3, 8, 3), image)
+    graph = Pipeline([InsertQDQ()]).run(captured, [image]).graph
+    with pytest.raises(TargetError, match="'cuda-sm75' is a GPU, whose kernels can't be tuned"):
+        tune(graph, "cuda-sm75", database=tmp_path / "database", trials=1)
+
+
 def test_a_processor_is_not_emulated(graph: Graph) -> None:
     with pytest.raises(OptionError, match="'x86-64-v3' is no GPU; choose one of cuda-"):
         EmulatedNetwork(graph, "x86-64-v3")
@@ -167,7 +181,7 @@ class FakeDriver:
     def __init__(self, library: EmulatedLibrary) -> None:
         self.library = library
         self.memory: dict[int, np.ndarray] = {}
-        self.recorded: list[tuple[str, list[int], list[ctypes.c_void_p]]] = []
+        self.recorded: list[list[tuple[str, list[int], list[ctypes.c_void_p]]]] = []
         self.names: list[str] = []
         self.counts = {"cuGraphLaunch": 0, "cuLaunchKernel": 0}
         self.capturing = False
@@ -219,13 +233,15 @@ class FakeDriver:
 
     def cuStreamBeginCapture_v2(self, *_: Any) -> int:  # noqa: N802
         self.capturing = True
+        self.recorded.append([])
         return 0
 
     def cuStreamEndCapture(self, *_: Any) -> int:  # noqa: N802
         self.capturing = False
         return 0
 
-    def cuGraphInstantiateWithFlags(self, *_: Any) -> int:  # noqa: N802
+    def cuGraphInstantiateWithFlags(self, graph: Any, *_: Any) -> int:  # noqa: N802
+        graph._obj.value = len(self.recorded)
         return 0
 
     def cuLaunchKernel(self, function: Any, *arguments: Any) -> int:  # noqa: N802
@@ -234,12 +250,12 @@ class FakeDriver:
         assert (shared, extra) == (0, None)
         pointer = ctypes.POINTER(ctypes.c_uint64)
         addresses = [ctypes.c_void_p(ctypes.cast(v, pointer).contents.value) for v in values]
-        self.recorded.append((self.names[function.value - 1], sizes, addresses))
+        self.recorded[-1].append((self.names[function.value - 1], sizes, addresses))
         return 0
 
-    def cuGraphLaunch(self, *_: Any) -> int:  # noqa: N802
+    def cuGraphLaunch(self, graph: Any, _: Any) -> int:  # noqa: N802
         self.counts["cuGraphLaunch"] += 1
-        for name, sizes, addresses in self.recorded:
+        for name, sizes, addresses in self.recorded[graph.value - 1]:
             self.library.launch(name, sizes[:3], sizes[3:], 0, addresses)
         return 0
 
@@ -263,9 +279,9 @@ def test_an_artifact_runs_through_the_driver(
     assert loaded.runs_here
     for seed in range(2):
         assert (loaded(image(seed))[0] == Reference(graph)(image(seed))[0]).all()
-    # Recorded once, launched as a whole at each call.
-    assert fake_driver.counts["cuGraphLaunch"] == 2
-    assert len(fake_driver.recorded) == len(loaded.manifest["launches"])
+    # Borders are filled once; all else is recorded once, and launched as a whole at each call.
+    assert fake_driver.counts["cuGraphLaunch"] == 1 + 2
+    assert len(loaded.manifest["setup"]) == 1
     assert loaded.bench(calls=3, warm_up=0).calls == 3
     del loaded
     assert fake_driver.memory == {}
