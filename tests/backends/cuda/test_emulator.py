@@ -185,7 +185,7 @@ FAULTS = {
   if (threadIdx.x < 16) planish_mma(sums, parts, parts); else __syncwarp();""",
     "no multiple of": "planish_store_4((uchar*)y + 1, 7); planish_sync();",
     "an index is outside": "__shared__ uint memory[8]; memory[threadIdx.x + y[0]] = 1;",
-    "outside of all memory": "planish_store_8(y + 63, 1, 2);",
+    "outside of all memory": "planish_store_8(y + 64, 1, 2);",
 }
 
 
