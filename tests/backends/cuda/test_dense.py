@@ -163,6 +163,6 @@ def test_random_layers_are_exact(layer_of: Any, run_layers: Any, arch: str, seed
     layers = [layer_of(arch, seed + i, **shape) for i, shape in enumerate(shapes)]
     for layer in layers:
         offered = find_strategy("cuda-dense").knobs(layer.layer, layer.plan)
-        layer.emit("cuda-dense", offered[random.integers(len(offered))])
+        layer.emit("cuda-dense", offered[int(random.integers(len(offered)))])
     for shape, (got, want) in zip(shapes, run_layers(layers, backwards=seed % 2 == 1), strict=True):
         assert np.array_equal(got, want), shape
