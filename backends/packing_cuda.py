@@ -18,13 +18,14 @@ Tensors = Mapping[str, Array]
 def tile_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """int8 [group, block, step, row of the tile, place, 16]: see `cuda.tiles`.
 
-    Each run of the window is padded to whole pieces, all of them to whole steps.
+    Each run of the window is padded to whole pieces, all of them to as many steps for each slice.
     """
     tile = Tile(**recipe["tile"])
     runs = weight_runs(recipe, tensors)
     groups, count, n_runs, length = runs.shape
     run_pieces = -(-length // PIECE)
-    blocks, steps = -(-count // tile.channels), -(-n_runs * run_pieces // tile.pieces)
+    blocks = -(-count // tile.channels)
+    steps = -(-n_runs * run_pieces // (tile.pieces * tile.slices)) * tile.slices
     padded = np.zeros((groups, blocks * tile.channels, n_runs, run_pieces * PIECE), np.int8)
     padded[:, :count, :, :length] = runs
     pieces = np.zeros((*padded.shape[:2], steps * tile.pieces, PIECE), np.int8)

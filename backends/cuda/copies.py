@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..kernels.statements import T, let, load
-from .threads import at, do, registers, when
+from .threads import at, do, registers, split, when
 from .tiles import PIECE
 
 if TYPE_CHECKING:
@@ -53,11 +53,12 @@ class Copies:
             place: The block's first pixel, its block of channels, and its group.
         """
         tile = dense.tile
-        self._dense, self._memory, self._thread = dense, memory, thread
+        self._dense, self._memory = dense, memory
         self._x, self._weights = tensors["x"], tensors["weights"]
-        self._rows_at_once = tile.threads // tile.pieces
-        self._piece = let(T.truncmod(thread, tile.pieces))
-        self._row = let(T.truncdiv(thread, tile.pieces))
+        self._rows_at_once = tile.team // tile.pieces
+        self._slice, self._thread = (let(digit) for digit in split(thread, (1, tile.team)))
+        self._piece = let(T.truncmod(self._thread, tile.pieces))
+        self._row = let(T.truncdiv(self._thread, tile.pieces))
         first_pixel, block, group = place
         self._x_at: list[Any] = []
         for first in range(0, tile.pixels, self._rows_at_once):
@@ -65,20 +66,21 @@ class Copies:
             x_at = dense.place(pixel, dense.x_steps) + group * dense.group_steps[0]
             self._x_at.append(let(x_at))
         blocks = group * dense.blocks + block
-        self._weights_at = let(blocks * (dense.steps * tile.channels * tile.depth))
-        count = len(self._x_at) + -(-tile.channels * tile.pieces // tile.threads)
+        steps = dense.turns * tile.slices
+        self._weights_at = let(blocks * (steps * tile.channels * tile.depth))
+        count = len(self._x_at) + -(-tile.channels * tile.pieces // tile.team)
         self._waiting = None if dense.overlapped else registers(4 * count, "uint32")
 
-    def emit(self, step: Any, stage: Any) -> None:
-        """Begin to copy a step's part to a stage."""
+    def emit(self, turn: Any, stage: Any) -> None:
+        """Begin to copy the part of the slice's step in a turn to a stage."""
         start = self._start(stage)
-        for piece in self._pieces(step):
+        for piece in self._pieces(turn):
             with piece.within():
                 do(f"copy_{piece.alignment}", at(self._memory, start + piece.place), piece.source)
 
-    def fetch(self, step: Any) -> None:
-        """Load a step's part to registers."""
-        for number, piece in enumerate(self._pieces(step)):
+    def fetch(self, turn: Any) -> None:
+        """Load the part of the slice's step in a turn to registers."""
+        for number, piece in enumerate(self._pieces(turn)):
             with piece.within():
                 do(f"fetch_{piece.alignment}", at(self._waiting, 4 * number), piece.source)
 
@@ -92,16 +94,17 @@ class Copies:
 
     def _start(self, stage: Any) -> Any:
         tile = self._dense.tile
-        return let(stage * ((tile.pixels + tile.channels) * tile.depth))
+        return let((self._slice * tile.stages + stage) * tile.stage)
 
-    def _pieces(self, step: Any) -> list[Piece]:
-        """Return the thread's pieces of a step."""
+    def _pieces(self, turn: Any) -> list[Piece]:
+        """Return the thread's pieces of its slice's step in a turn."""
+        step = let(self._slice + turn * self._dense.tile.slices)
         return [*self._of_x(step), *self._of_weights(step)]
 
     def _of_x(self, step: Any) -> list[Piece]:
         tile, window = self._dense.tile, self._dense.window
         number = step * tile.pieces + self._piece
-        if window.pieces % tile.pieces:
+        if window.pieces % (tile.pieces * tile.slices):
             number = T.min(number, window.pieces - 1)
         offset = let(window.offset(let(number)))
         # All rows of a thread, a multiple of 8 from each other, have the same swizzle.
@@ -125,9 +128,9 @@ class Copies:
                 at(self._weights, source + first * PIECE),
                 (self._thread + first) * PIECE + tile.pixels * tile.depth,
                 PIECE,
-                _below(self._thread, count - first, tile.threads),
+                _below(self._thread, count - first, tile.team),
             )
-            for first in range(0, count, tile.threads)
+            for first in range(0, count, tile.team)
         ]
 
 

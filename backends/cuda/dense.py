@@ -7,6 +7,10 @@ steps ahead; from sm_80 on these copies are asynchronous. Padding is in memory a
 holds beyond its run meets weights of zero, so does what stands in for pieces beyond the last one;
 pixels beyond the last one are computed like it and not stored.
 
+Layers of few pixels and long sums, as at batch 1, don't fill a GPU with blocks. A tile of several
+slices has as many teams of threads, each with its own steps and stages; in the end the first one
+adds the others' sums, which lie in shared memory then.
+
 "mma-s8": each warp loads fragments with `ldmatrix` and multiplies them with `mma.m16n8k32`.
 "dp4a": each thread loads 16 bytes of each of its pixels and channels, and makes four dot products
 of each pair. The sums never leave the registers: the layer's end is computed on them, and a thread
@@ -112,9 +116,9 @@ class Dense:
         return images * lines * length
 
     @property
-    def steps(self) -> int:
-        """Steps of `tile.depth` bytes."""
-        return -(-self.window.pieces // self.tile.pieces)
+    def turns(self) -> int:
+        """How often each slice takes a step of `tile.depth` bytes."""
+        return -(-self.window.pieces // (self.tile.pieces * self.tile.slices))
 
     def place(self, pixel: Any, steps: Steps) -> Any:
         """Return where a pixel lies, as an expression of its number."""
@@ -134,38 +138,39 @@ class Dense:
             copies = Copies(self, tensors, memory, thread, (first_pixel, block, group))
             emit_steps = self._overlap if self.overlapped else self._alternate
             emit_steps(copies, multiply)
-            ending = Ending(self, tensors, first_pixel, block, group)
-            for channel, pixels in multiply.results():
-                ending.emit(channel, pixels)
+            with multiply.finished():
+                ending = Ending(self, tensors, first_pixel, block, group)
+                for channel, pixels in multiply.results():
+                    ending.emit(channel, pixels)
 
     def _overlap(self, copies: Copies, multiply: Fragments | Dots) -> None:
         """Emit the steps: copies run by themselves, all stages but one ahead."""
         stages = self.tile.stages
-        for step in range(stages - 1):
-            if step < self.steps:
-                copies.emit(step, step)
+        for turn in range(stages - 1):
+            if turn < self.turns:
+                copies.emit(turn, turn)
             do("commit")
-        with loop(self.steps) as step:
+        with loop(self.turns) as turn:
             do("wait", stages - 2)
             do("sync")
-            ahead = let(step + (stages - 1))
-            with when(ahead < self.steps):
+            ahead = let(turn + (stages - 1))
+            with when(ahead < self.turns):
                 copies.emit(ahead, T.truncmod(ahead, stages))
             do("commit")
-            multiply.emit(T.truncmod(step, stages))
+            multiply.emit(T.truncmod(turn, stages))
 
     def _alternate(self, copies: Copies, multiply: Fragments | Dots) -> None:
         """Emit the steps: what a thread copies waits in its registers while it multiplies."""
-        if self.steps:
+        if self.turns:
             copies.fetch(0)
             copies.put(0)
-        with loop(self.steps) as step:
+        with loop(self.turns) as turn:
             do("sync")
-            with when(step + 1 < self.steps):
-                copies.fetch(step + 1)
-            multiply.emit(T.truncmod(step, 2))
-            with when(step + 1 < self.steps):
-                copies.put(T.truncmod(step + 1, 2))
+            with when(turn + 1 < self.turns):
+                copies.fetch(turn + 1)
+            multiply.emit(T.truncmod(turn, 2))
+            with when(turn + 1 < self.turns):
+                copies.put(T.truncmod(turn + 1, 2))
 
 
 def build(tile: tuple[Any, ...], window: tuple[int, ...], **layout: Any) -> Any:

@@ -1,17 +1,19 @@
 """How threads multiply a step's tiles in shared memory: with tensor cores, or with dot products.
 
-Both begin with sums of zero, add a step (`emit`), and then say whose sums are whose (`results`):
-the first channel of a run of neighbours, and for each pixel its sums of that run, both counted from
-the block's first.
+Both begin with sums of zero, add a slice's step (`emit`), then the slices (`finished`), and say
+whose sums are whose (`results`): the first channel of a run of neighbours, and for each pixel its
+sums of that run, both counted from the block's first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 from ..kernels.statements import T, let, load, loop, store
-from .threads import at, do, get, registers
+from .threads import at, do, get, registers, split, when
 from .tiles import PIECE, WARP, Tile
 
 # The first channel, and (pixel, sums) of each pixel.
@@ -23,10 +25,11 @@ class _Multiply:
 
     def __init__(self, tile: Tile, memory: Any, thread: Any) -> None:
         self._tile, self._memory = tile, memory
+        self._slice, self._thread = (let(digit) for digit in split(thread, (1, tile.team)))
         self._sums = registers(tile.sums, "int32")
         with T.unroll(0, tile.sums) as i:
             store(self._sums, i, T.int32(0), 1)
-        self._begin(thread)
+        self._begin(self._thread)
 
     def _begin(self, thread: Any) -> None:
         """Compute once what all steps share."""
@@ -35,8 +38,35 @@ class _Multiply:
     def _stage(self, stage: Any) -> tuple[Any, Any]:
         """Return where a stage's tile of x begins, and that of the weights."""
         tile = self._tile
-        x_at = let(stage * ((tile.pixels + tile.channels) * tile.depth))
+        x_at = let((self._slice * tile.stages + stage) * tile.stage)
         return x_at, let(x_at + tile.pixels * tile.depth)
+
+    @contextmanager
+    def finished(self) -> Iterator[None]:
+        """Add the slices' sums; emit what is inside for the first slice, which has them then."""
+        tile = self._tile
+        if tile.slices == 1:
+            yield
+            return
+        do("sync")
+        with when(self._slice > 0):
+            for first in range(0, tile.sums, 4):
+                words = [load(self._sums, first + i, 1) for i in range(4)]
+                do("put_16", self._kept(self._slice - 1, first), *words)
+        do("sync")
+        with when(self._slice == 0):
+            added = registers(4, "uint32")
+            for other, first in product(range(tile.slices - 1), range(0, tile.sums, 4)):
+                do("load_16", at(added, 0), self._kept(other, first))
+                for i in range(4):
+                    total = load(self._sums, first + i, 1) + T.Cast("int32", load(added, i, 1))
+                    store(self._sums, first + i, total, 1)
+            yield
+
+    def _kept(self, other: Any, first: int) -> Any:
+        """Return where another slice leaves four sums of this thread's: neighbours lie together."""
+        row = other * (self._tile.sums // 4) + first // 4
+        return at(self._memory, (row * self._tile.team + self._thread) * PIECE)
 
     def _address(self, start: Any, row: Any, place: Any) -> Any:
         return at(self._memory, start + row * self._tile.depth + place)

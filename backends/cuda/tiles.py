@@ -29,6 +29,8 @@ class Tile:
         part_channels: Output channels of a part.
         depth: Bytes of x, and of the weights, that a step multiplies.
         stages: Steps in shared memory at once: one is multiplied, the others arrive.
+        slices: Teams of threads with all parts each, which take the steps in turns; in the end
+            their sums are added. For layers with few outputs and long sums.
     """
 
     instruction: str
@@ -38,6 +40,7 @@ class Tile:
     part_channels: int
     depth: int
     stages: int
+    slices: int = 1
 
     @property
     def parts(self) -> int:
@@ -45,9 +48,14 @@ class Tile:
         return self.pixels // self.part_pixels * (self.channels // self.part_channels)
 
     @property
+    def team(self) -> int:
+        """Threads of a slice."""
+        return self.parts * (WARP if self.instruction == "mma-s8" else 1)
+
+    @property
     def threads(self) -> int:
         """Threads of a block."""
-        return self.parts * (WARP if self.instruction == "mma-s8" else 1)
+        return self.team * self.slices
 
     @property
     def pieces(self) -> int:
@@ -55,14 +63,19 @@ class Tile:
         return self.depth // PIECE
 
     @property
+    def stage(self) -> int:
+        """Bytes of a step in shared memory: the tile of x, then the weights'."""
+        return (self.pixels + self.channels) * self.depth
+
+    @property
     def shared(self) -> int:
         """Bytes of shared memory."""
-        return self.stages * (self.pixels + self.channels) * self.depth
+        return self.slices * self.stages * self.stage
 
     @property
     def sums(self) -> int:
         """int32 sums of a thread."""
-        return self.pixels * self.channels // self.threads
+        return self.pixels * self.channels // self.team
 
     @property
     def run(self) -> int:

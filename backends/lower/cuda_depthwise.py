@@ -8,7 +8,7 @@ from math import gcd
 from ..cuda.depthwise import GROUP, THREADS
 from ..kernels import Kernel
 from ..plan import Plan, Pointer
-from .cuda_dense import MULTIPROCESSORS, RATES
+from .cuda_tiles import MULTIPROCESSORS, RATES
 from .layer import Knobs, Layer, Strategy
 
 # Words of weights that a thread may keep in registers.

@@ -10,7 +10,7 @@ import pytest
 from planish.backends.cuda.nvrtc import compile_cubin
 from planish.backends.cuda.source import cuda_source, prelude
 from planish.backends.cuda.tiles import Tile
-from planish.backends.lower.cuda_dense import SHAPES
+from planish.backends.lower.cuda_tiles import SHAPES
 from planish.backends.lower.layer import find_strategy
 
 ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_90")
@@ -61,8 +61,8 @@ def test_a_layer_is_exact(results: Results, name: str) -> None:
 def tiles(instruction: str, stages: Sequence[int] = (2,)) -> list[Tile]:
     """A tile of each shape, with different depths and stages."""
     return [
-        Tile(instruction, *shape, (32, 64)[i % 2], stages[i % len(stages)])
-        for i, shape in enumerate(SHAPES[instruction])
+        Tile(instruction, *part, (32, 64)[i % 2], stages[i % len(stages)], slices)
+        for i, part, slices in ((i, s[:4], s[4]) for i, s in enumerate(SHAPES[instruction]))
     ]
 
 
