@@ -27,9 +27,7 @@ PARALLEL_VALUES = 200_000
 _WORD = 4
 
 
-def fill_halo(
-    lowering: Lowering, value: Value, zero_point: int, *, once: bool = False
-) -> None:
+def fill_halo(lowering: Lowering, value: Value, zero_point: int, *, once: bool = False) -> None:
     """Write the zero point around each image of a value, at each call or once."""
     if not 0 <= zero_point <= 255:
         raise OperatorError(f"zero point {zero_point} is outside 8 bits", where=value.name)
