@@ -88,7 +88,7 @@ class Copies:
         for number, piece in enumerate(self._pieces(0)):
             words = [load(self._waiting, 4 * number + i, 1) for i in range(4)]
             with piece.within():
-                do("store_16", at(self._memory, start + piece.place), *words)
+                do("put_16", at(self._memory, start + piece.place), *words)
 
     def _start(self, stage: Any) -> Any:
         tile = self._dense.tile

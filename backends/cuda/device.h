@@ -58,10 +58,13 @@ PLANISH_DEVICE void planish_mma(int* sums, const uint32_t* x, const uint32_t* w)
 }
 #endif
 
-// 16 bytes of shared memory as four words; 4 bytes of global memory, bytes to it. All are aligned.
+// 16 bytes of shared memory as four words, and back; the same of global memory. All are aligned.
 PLANISH_DEVICE void planish_load_16(uint32_t* parts, const void* from) {
   const uint4 words = *(const uint4*)from;
   parts[0] = words.x, parts[1] = words.y, parts[2] = words.z, parts[3] = words.w;
+}
+PLANISH_DEVICE void planish_put_16(void* to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  *(uint4*)to = make_uint4(a, b, c, d);
 }
 PLANISH_DEVICE uint32_t planish_load_4(const void* from) { return *(const uint32_t*)from; }
 PLANISH_DEVICE void planish_store_16(void* to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
@@ -120,7 +123,7 @@ PLANISH_DEVICE void planish_copy_4(void* to, const void* from) {
 PLANISH_DEVICE void planish_copy_1(void* to, const void* from) {
   uint32_t parts[4];
   planish_fetch_1(parts, from);
-  planish_store_16(to, parts[0], parts[1], parts[2], parts[3]);
+  planish_put_16(to, parts[0], parts[1], parts[2], parts[3]);
 }
 
 // Ends a group of this thread's copies.

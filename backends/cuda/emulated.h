@@ -17,24 +17,38 @@ PLANISH_DEVICE void planish_aligned(const void* pointer, int bytes) {
   if (uintptr_t(pointer) % bytes) planish_emulator::fail("an address is no multiple of", bytes);
 }
 
+// Some of the memory that the launch knows of, if it knows of any.
+PLANISH_DEVICE void planish_global(const void* pointer, size_t bytes, int alignment) {
+  using namespace planish_emulator;
+  planish_aligned(pointer, alignment);
+  const uintptr_t begin = uintptr_t(pointer);
+  for (const auto& [address, size] : memory)
+    if (address <= begin && begin + bytes <= address + size) return;
+  if (!memory.empty()) fail("an address is outside of all memory, bytes", bytes);
+}
+
 PLANISH_DEVICE void planish_load_16(uint32_t* parts, const void* from) {
   planish_aligned(from, 16), memcpy(parts, from, 16);
 }
+PLANISH_DEVICE void planish_put_16(void* to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  const uint32_t words[] = {a, b, c, d};
+  planish_aligned(to, 16), memcpy(to, words, 16);
+}
 PLANISH_DEVICE uint32_t planish_load_4(const void* from) {
-  planish_aligned(from, 4);
+  planish_global(from, 4, 4);
   uint32_t word;
   memcpy(&word, from, 4);
   return word;
 }
 PLANISH_DEVICE void planish_store_16(void* to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   const uint32_t words[] = {a, b, c, d};
-  planish_aligned(to, 16), memcpy(to, words, 16);
+  planish_global(to, 16, 16), memcpy(to, words, 16);
 }
 PLANISH_DEVICE void planish_store_8(void* to, uint32_t a, uint32_t b) {
   const uint32_t words[] = {a, b};
-  planish_aligned(to, 8), memcpy(to, words, 8);
+  planish_global(to, 8, 8), memcpy(to, words, 8);
 }
-PLANISH_DEVICE void planish_store_4(void* to, uint32_t a) { planish_aligned(to, 4), memcpy(to, &a, 4); }
+PLANISH_DEVICE void planish_store_4(void* to, uint32_t a) { planish_global(to, 4, 4), memcpy(to, &a, 4); }
 
 #if PLANISH_ARCH >= 75
 PLANISH_DEVICE void planish_load_matrices(uint32_t* parts, const void* row) {
@@ -82,29 +96,34 @@ PLANISH_DEVICE void planish_mma(int* sums, const uint32_t* x, const uint32_t* w)
 #endif
 
 PLANISH_DEVICE void planish_fetch_16(uint32_t* parts, const void* from) {
-  planish_aligned(from, 16), memcpy(parts, from, 16);
+  planish_global(from, 16, 16), memcpy(parts, from, 16);
 }
 PLANISH_DEVICE void planish_fetch_8(uint32_t* parts, const void* from) {
-  planish_aligned(from, 8), memcpy(parts, from, 16);
+  planish_global(from, 16, 8), memcpy(parts, from, 16);
 }
 PLANISH_DEVICE void planish_fetch_4(uint32_t* parts, const void* from) {
-  planish_aligned(from, 4), memcpy(parts, from, 16);
+  planish_global(from, 16, 4), memcpy(parts, from, 16);
 }
-PLANISH_DEVICE void planish_fetch_1(uint32_t* parts, const void* from) { memcpy(parts, from, 16); }
+PLANISH_DEVICE void planish_fetch_1(uint32_t* parts, const void* from) {
+  planish_global(reinterpret_cast<const char*>(uintptr_t(from) & ~uintptr_t(3)), 20, 4);
+  memcpy(parts, from, 16);
+}
 
 #if PLANISH_ARCH >= 80
 // Asynchronous copies are made as late as `planish_wait` allows: what a kernel forgets to wait for
 // is wrong.
 PLANISH_DEVICE void planish_copy_later(void* to, const void* from, int alignment) {
   using namespace planish_emulator;
-  planish_aligned(to, 16), planish_aligned(from, alignment);
+  planish_aligned(to, 16), planish_global(from, 16, alignment);
   threads[current].copies.back().push_back({to, from});
 }
 PLANISH_DEVICE void planish_copy_16(void* to, const void* from) { planish_copy_later(to, from, 16); }
 PLANISH_DEVICE void planish_copy_8(void* to, const void* from) { planish_copy_later(to, from, 8); }
 PLANISH_DEVICE void planish_copy_4(void* to, const void* from) { planish_copy_later(to, from, 4); }
 PLANISH_DEVICE void planish_copy_1(void* to, const void* from) {
-  planish_aligned(to, 16), memcpy(to, from, 16);
+  uint32_t parts[4];
+  planish_fetch_1(parts, from);
+  planish_aligned(to, 16), memcpy(to, parts, 16);
 }
 PLANISH_DEVICE void planish_commit() {
   planish_emulator::threads[planish_emulator::current].copies.emplace_back();

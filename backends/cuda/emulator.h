@@ -64,10 +64,11 @@ struct Thread {
 
 struct Warp { Collective kind = NONE; unsigned arrived = 0; };
 
-struct Kernel { const char* name; void (*call)(void**); };
+struct Kernel { void (*call)(void**); bool waits; };  // whether its threads wait for others
 
 static std::vector<Thread> threads;
 static std::vector<Warp> warps;
+static std::vector<std::pair<uintptr_t, size_t>> memory;  // address and bytes
 static void* scheduler;
 static unsigned current;
 static void (*running)(void**);
@@ -118,6 +119,11 @@ static void fail(const char* what, unsigned number) {
 static uint3 position(unsigned thread) {
   const unsigned row = thread / blockDim.x;
   return {thread % blockDim.x, row % blockDim.y, row / blockDim.y};
+}
+
+// What g++ calls for an index of an array, in shared memory or a thread's own, that is outside.
+extern "C" __attribute__((visibility("hidden"))) void __ubsan_handle_out_of_bounds(void*, void* i) {
+  fail("an index is outside of its array", unsigned(uintptr_t(i)));
 }
 
 // Leaves the running fibre until it is ready again.
@@ -220,20 +226,22 @@ static void run_plainly(unsigned count, bool backwards) {
 }
 
 // Returns "" or what went wrong.
-static const char* launch(const Kernel& kernel, bool waits, const unsigned* sizes, void** values,
-                          bool backwards) {
+static const char* launch(const Kernel& kernel, const unsigned* sizes, void** values,
+                          const uintptr_t* ranges, size_t known, bool backwards) {
   message[0] = 0;
+  memory.clear();
+  for (size_t i = 0; i < known; ++i) memory.push_back({ranges[2 * i], ranges[2 * i + 1]});
   gridDim = {sizes[0], sizes[1], sizes[2]};
   blockDim = {sizes[3], sizes[4], sizes[5]};
   running = kernel.call;
   arguments = values;
   const unsigned count = blockDim.x * blockDim.y * blockDim.z;
-  if (waits) make_threads(count);
+  if (kernel.waits) make_threads(count);
   for (unsigned z = 0; z < gridDim.z && !message[0]; ++z)
     for (unsigned y = 0; y < gridDim.y && !message[0]; ++y)
       for (unsigned x = 0; x < gridDim.x && !message[0]; ++x) {
         blockIdx = {x, y, z};
-        if (waits) run_block(count, backwards); else run_plainly(count, backwards);
+        if (kernel.waits) run_block(count, backwards); else run_plainly(count, backwards);
       }
   return message;
 }

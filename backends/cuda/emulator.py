@@ -6,9 +6,10 @@ a warp executes together are spelled out with the layouts that PTX gives them (`
 Results must equal the reference as those of a GPU do. It says nothing about speed.
 
 It finds more than wrong results: a barrier that not all threads reach, threads of a warp that
-wait for different things, addresses that are not as aligned as an instruction needs, and, as
-asynchronous copies are made at the last moment that the text allows, what is not waited for. A
-missing barrier shows as a difference between the orders in which threads can run.
+wait for different things, addresses that are not as aligned as an instruction needs or outside of
+the memory that a launch is told of, indices outside of arrays, and, as asynchronous copies are made
+at the last moment that the text allows, what is not waited for. A missing barrier shows as a
+difference between the orders in which threads can run.
 """
 
 from __future__ import annotations
@@ -38,11 +39,18 @@ _OPTIONS = [
     "-fno-ipa-reference",
     "-fwrapv",
     "-fno-stack-protector",
+    "-fsanitize=bounds",
 ]
 _KERNEL = re.compile(
     r'^extern "C" __global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(.*?\) \{\n(.*?)^\}',
     re.MULTILINE | re.DOTALL,
 )
+_LAUNCH = """
+extern "C" const char* planish_launch(int number, const unsigned* sizes, void** values,
+                                      const uintptr_t* ranges, size_t count, int backwards) {
+  return planish_emulator::launch(planish_kernels[number], sizes, values, ranges, count, backwards);
+}
+"""
 # What a thread waits for others in.
 _WAITING = re.compile(r"\b(__sync\w+|planish_(sync|mma|load_matrices|commit|wait))\b")
 
@@ -64,6 +72,7 @@ class EmulatedLibrary:
         shared: int,
         arguments: Sequence[Any],
         *,
+        memory: Sequence[tuple[int, int]] = (),
         backwards: bool = False,
     ) -> None:
         """Run a kernel and return when it is done.
@@ -75,6 +84,8 @@ class EmulatedLibrary:
             shared: Bytes of dynamic shared memory: 0, planish's kernels have none.
             arguments: A ctypes value each (`c_void_p` for an address), or a NumPy array, int
                 (int32) or float (float32).
+            memory: Address and bytes of all memory that there is; if it is given, device functions
+                that read and write hold their addresses against it.
             backwards: Run the threads of each warp from the last one to the first.
 
         Raises:
@@ -87,7 +98,15 @@ class EmulatedLibrary:
         values = [_as_argument(argument) for argument in arguments]
         addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         sizes = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
-        error = self._launch(self._numbers[name], sizes, addresses, int(backwards))
+        ranges = (ctypes.c_size_t * (2 * len(memory)))(*(n for pair in memory for n in pair))
+        error = self._launch(
+            self._numbers[name],
+            sizes,
+            addresses,
+            ranges,
+            ctypes.c_size_t(len(memory)),
+            int(backwards),
+        )
         if error:
             cure = "mend the kernel's barriers or addresses"
             raise TargetError(error.decode(), where=f"kernel {name}", cure=cure)
@@ -130,19 +149,10 @@ def emulate(source: str, arch: str = "sm_80") -> EmulatedLibrary:
 def _table(kernels: dict[str, bool]) -> str:
     """Return the C++ text of the function that launches a kernel by its number."""
     rows = "".join(
-        f'  {{{{"{name}", [](void** values) {{ planish_emulator::call(&{name}, values); }}}}, '
-        f"{str(waits).lower()}}},\n"
+        f"  {{[](void** values) {{ planish_emulator::call(&{name}, values); }}, {int(waits)}}},\n"
         for name, waits in kernels.items()
     )
-    return (
-        "static const std::pair<planish_emulator::Kernel, bool> planish_kernels[] = {\n"
-        f"{rows}}};\n"
-        'extern "C" const char* planish_launch(int number, const unsigned* sizes, void** values,\n'
-        "                                      int backwards) {\n"
-        "  const auto& [kernel, waits] = planish_kernels[number];\n"
-        "  return planish_emulator::launch(kernel, waits, sizes, values, backwards);\n"
-        "}\n"
-    )
+    return f"static const planish_emulator::Kernel planish_kernels[] = {{\n{rows}}};\n{_LAUNCH}"
 
 
 def _as_argument(value: Any) -> Any:

@@ -22,10 +22,12 @@ SHARED = 48 * 1024
 # What a multiprocessor does in a cycle: multiply-accumulates, and bytes of shared memory.
 RATES = {"dp4a": 512, "mma-s8": 2048}
 SHARED_RATE = 128
-# Cycles until a step's first bytes arrive, which other blocks and stages hide; of a block's end.
-LATENCY, ENDING = 600, 1500
-# Multiprocessors that the rules reckon with: those of an A100.
+# Cycles until a step's first bytes arrive, which other stages hide; of a barrier; of a block's end.
+LATENCY, BARRIER, ENDING = 600, 40, 1500
+# What the rules reckon with is an A100's: multiprocessors, and of each one the threads, the
+# registers and the bytes of shared memory.
 MULTIPROCESSORS = 108
+THREADS, REGISTERS, MEMORY = 2048, 65536, 160 * 1024
 # Pixels and channels of a block, then of a thread or warp.
 SHAPES: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     "dp4a": (
@@ -116,15 +118,22 @@ def _cycles(tile: Tile, layer: Layer, geometry: Geometry, window: Window) -> flo
     channels = layer.out_channels // layer.groups
     blocks = ceil(pixels / tile.pixels) * ceil(channels / tile.channels) * layer.groups
     steps = ceil(window.pieces / tile.pieces)
-    at_once = max(1, min(2048 // tile.threads, 160 * 1024 // tile.shared, 16))
-    resident = min(at_once, ceil(blocks / MULTIPROCESSORS))
+    resident = min(_resident(tile), ceil(blocks / MULTIPROCESSORS))
     multiply = tile.pixels * tile.channels * tile.depth / RATES[tile.instruction]
     read = _shared_bytes(tile) / SHARED_RATE
     # Few warps can't keep a multiprocessor's four schedulers busy.
     idle = max(1.0, 8 * WARP / (resident * tile.threads))
-    step = max(max(multiply, read) * resident * idle, LATENCY / (tile.stages - 1))
+    step = max(max(multiply, read) * resident * idle + BARRIER, LATENCY / (tile.stages - 1))
     waves = ceil(blocks / (MULTIPROCESSORS * resident))
     return waves * (steps * step + LATENCY + ENDING)
+
+
+def _resident(tile: Tile) -> int:
+    """Return how many blocks a multiprocessor has room for."""
+    # What NVRTC takes beside the sums.
+    registers = tile.threads * (tile.sums + 80)
+    limits = (THREADS // tile.threads, REGISTERS // registers, MEMORY // tile.shared)
+    return max(1, min(limits))
 
 
 def _shared_bytes(tile: Tile) -> float:

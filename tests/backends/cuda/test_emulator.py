@@ -20,7 +20,10 @@ def run(body: str, arrays: dict[str, NDArray[Any]], threads: int = 32, **options
     parameters = ", ".join(f"{types[str(a.dtype)]} {name}" for name, a in arrays.items())
     source = f'extern "C" __global__ void kernel({parameters}) {{\n{body}\n}}\n'
     library = emulate(source, options.pop("arch", "sm_80"))
-    library.launch("kernel", (1,), (threads,), 0, list(arrays.values()), **options)
+    memory = [(a.ctypes.data, options.get("known", a.nbytes)) for a in arrays.values()]
+    backwards = options.get("backwards", False)
+    arguments = list(arrays.values())
+    library.launch("kernel", (1,), (threads,), 0, arguments, memory=memory, backwards=backwards)
 
 
 def random_bytes(shape: tuple[int, ...], dtype: type, seed: int) -> NDArray[Any]:
@@ -131,20 +134,22 @@ COPIES = {
     "fetch": """
   uint parts[4];
   planish_fetch_SIZE(parts, x + (16 + SIZE) * threadIdx.x);
-  planish_store_16(memory + 16 * threadIdx.x, parts[0], parts[1], parts[2], parts[3]);""",
+  planish_put_16(memory + 16 * threadIdx.x, parts[0], parts[1], parts[2], parts[3]);""",
 }
 
 
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("size", [1, 4, 8, 16])
 def test_copies(way: str, size: int) -> None:
-    x, y = random_bytes((32 * (16 + size),), np.uint8, 8), np.zeros(512, np.uint8)
+    count = 32 * (16 + size)
+    # Unaligned bytes are read as the words around them.
+    x, y = random_bytes((count + 4,), np.uint8, 8), np.zeros(512, np.uint8)
     body = f"""
   __shared__ __align__(16) uchar memory[512];{COPIES[way].replace("SIZE", str(size))}
   for (int i = 0; i < 16; ++i) y[16 * threadIdx.x + i] = memory[16 * threadIdx.x + i];
 """
     run(body, {"x": x, "y": y})
-    assert np.array_equal(y.reshape(32, 16), x.reshape(32, -1)[:, :16])
+    assert np.array_equal(y.reshape(32, 16), x[:count].reshape(32, -1)[:, :16])
 
 
 SHIFT = """
@@ -179,13 +184,15 @@ FAULTS = {
   uint parts[4] = {};
   if (threadIdx.x < 16) planish_mma(sums, parts, parts); else __syncwarp();""",
     "no multiple of": "planish_store_4((uchar*)y + 1, 7); planish_sync();",
+    "an index is outside": "__shared__ uint memory[8]; memory[threadIdx.x + y[0]] = 1;",
+    "outside of all memory": "planish_store_8(y + 64, 1, 2);",
 }
 
 
 @pytest.mark.parametrize("what", FAULTS)
 def test_faults_are_found(what: str) -> None:
     with pytest.raises(TargetError, match=what):
-        run(FAULTS[what], {"y": np.zeros(64, np.uint32)})
+        run(FAULTS[what], {"y": np.zeros(66, np.uint32)}, known=256)
 
 
 def test_what_is_not_waited_for_is_wrong() -> None:
