@@ -1,21 +1,25 @@
 // A stand-in for NVIDIA's driver with its true types: memory is this process's, a cubin's kernels
 // are those that the test names, and a graph's launches go to the emulator.
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { INVALID = 1, NOT_FOUND = 500, MOST = 64 };
 typedef unsigned long long Address;
-typedef const char* (*Emulate)(int number, const unsigned* sizes, void** values, int backwards);
+typedef const char* (*Emulate)(int number, const unsigned* sizes, void** values,
+                               const size_t* memory, size_t memories, int backwards);
 typedef struct { const char* name; int number, arguments; } Kernel;
 typedef struct { const Kernel* kernel; unsigned sizes[6]; Address values[16]; } Node;
 typedef struct { int count; Node nodes[256]; } Graph;
 
-static Emulate emulate;
+static Emulate emulate;  // runs one kernel at a time
+static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
 static Kernel kernels[MOST];
 static int kernel_count;
-static Graph* capturing;
-static int context, module, stream;
-int stub_memories, stub_graphs, stub_launches, stub_failure;
+typedef struct { Graph* recorded; } Stream;
+
+static int context, module;
+_Atomic int stub_memories, stub_graphs, stub_streams, stub_launches, stub_failure;
 
 void stub_begin(Emulate launch) { emulate = launch; kernel_count = 0; }
 void stub_kernel(const char* name, int number, int arguments) {
@@ -63,11 +67,19 @@ int cuModuleGetFunction(const Kernel** function, void* loaded, const char* name)
   }
   return NOT_FOUND;
 }
-int cuStreamCreate(void** made, unsigned flags) {
-  *made = &stream;
+int cuStreamCreate(Stream** made, unsigned flags) {
+  *made = calloc(1, sizeof(Stream));
+  ++stub_streams;
   return flags == 1 ? 0 : INVALID;
 }
-int cuStreamSynchronize(void* waited) { return waited == &stream ? 0 : INVALID; }
+int cuStreamDestroy_v2(Stream* stream) {
+  free(stream);
+  --stub_streams;
+  return 0;
+}
+int cuStreamSynchronize(Stream* stream) {
+  return stream->recorded ? INVALID : 0;
+}
 
 int cuMemAlloc_v2(Address* address, size_t size) {
   const size_t rounded = (size + 511) / 256 * 256;
@@ -82,32 +94,32 @@ int cuMemFree_v2(Address address) {
   --stub_memories;
   return 0;
 }
-int cuMemcpyHtoD_v2(Address to, const void* from, size_t size) {
+int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t size, Stream* stream) {
   memcpy((void*)to, from, size);
-  return 0;
+  return stream->recorded ? INVALID : 0;
 }
-int cuMemcpyDtoH_v2(void* to, Address from, size_t size) {
+int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t size, Stream* stream) {
   memcpy(to, (const void*)from, size);
-  return 0;
+  return stream->recorded ? INVALID : 0;
 }
 
-int cuStreamBeginCapture_v2(void* captured, int mode) {
-  capturing = calloc(1, sizeof(Graph));
-  return captured == &stream && mode == 1 ? 0 : INVALID;
+int cuStreamBeginCapture_v2(Stream* stream, int mode) {
+  stream->recorded = calloc(1, sizeof(Graph));
+  return mode == 1 ? 0 : INVALID;
 }
 int cuLaunchKernel(const Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
-                   unsigned by, unsigned bz, unsigned shared, void* on, void** values,
+                   unsigned by, unsigned bz, unsigned shared, Stream* stream, void** values,
                    void** extra) {
-  if (on != &stream || !capturing || shared || extra) return INVALID;
-  Node* node = &capturing->nodes[capturing->count++];
+  if (!stream->recorded || shared || extra) return INVALID;
+  Node* node = &stream->recorded->nodes[stream->recorded->count++];
   *node = (Node){kernel, {gx, gy, gz, bx, by, bz}};
   for (int i = 0; i < kernel->arguments; ++i) node->values[i] = *(Address*)values[i];
   return 0;
 }
-int cuStreamEndCapture(void* captured, Graph** made) {
-  *made = capturing;
-  capturing = NULL;
-  return captured == &stream ? 0 : INVALID;
+int cuStreamEndCapture(Stream* stream, Graph** made) {
+  *made = stream->recorded;
+  stream->recorded = NULL;
+  return *made ? 0 : INVALID;
 }
 int cuGraphInstantiateWithFlags(Graph** made, const Graph* graph, unsigned long long flags) {
   *made = malloc(sizeof(Graph));
@@ -123,14 +135,16 @@ int cuGraphExecDestroy(Graph* graph) {
   --stub_graphs;
   return cuGraphDestroy(graph);
 }
-int cuGraphLaunch(Graph* graph, void* on) {
+int cuGraphLaunch(Graph* graph, Stream* stream) {
   ++stub_launches;
-  for (int i = 0; i < graph->count && on == &stream; ++i) {
+  for (int i = 0; i < graph->count; ++i) {
     Node* node = &graph->nodes[i];
     void* values[16];
     for (int j = 0; j < 16; ++j) values[j] = &node->values[j];
-    const char* error = emulate(node->kernel->number, node->sizes, values, 0);
+    pthread_mutex_lock(&one);
+    const char* error = emulate(node->kernel->number, node->sizes, values, NULL, 0, 0);
+    pthread_mutex_unlock(&one);
     if (error && *error) return INVALID;
   }
-  return on == &stream ? 0 : INVALID;
+  return stream->recorded ? INVALID : 0;
 }

@@ -6,7 +6,9 @@ import gc
 import importlib.util
 import json
 import subprocess
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -225,17 +227,34 @@ def test_an_artifact_runs_through_the_driver(
     call()
     del loaded, call
     gc.collect()
-    assert (count(stub, "memories"), count(stub, "graphs")) == (0, 0)
+    assert [count(stub, name) for name in ("memories", "graphs", "streams")] == [0, 0, 0]
 
 
 def test_callers_share_the_weights_and_have_memory_of_their_own(
     graph: Graph, artifact: Artifact, stub: ctypes.CDLL
 ) -> None:
     loaded, before = Artifact(artifact.content, target="cuda-sm80"), count(stub, "memories")
-    rooms = [loaded._library._take() for _ in range(2)]  # type: ignore[union-attr]
-    assert count(stub, "memories") - before == 2 * 3
-    assert len({room.workspace.address for room in rooms}) == 2
-    assert (loaded(image())[0] == Reference(graph)(image())[0]).all()
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(loaded, [image(seed) for seed in range(12)]))
+    for seed, result in enumerate(results):
+        assert (result[0] == Reference(graph)(image(seed))[0]).all()
+    # Workspace, input and output of each.
+    assert count(stub, "memories") - before in (3, 6, 9, 12)
+    assert count(stub, "streams") == (count(stub, "memories") - before) // 3
+
+
+def test_loading_needs_neither_torch_nor_tvm(artifact: Artifact, tmp_path: Path) -> None:
+    artifact.save(tmp_path / "a.planish")
+    np.save(tmp_path / "x.npy", image())
+    code = (
+        "import sys; sys.modules.update(torch=None, tvm=None, onnx=None)\n"
+        "import numpy as np; from planish.backends import load\n"
+        "loaded = load('a.planish', 'x86-64-v3')\n"
+        "loaded(np.load('x.npy')); print(*loaded.targets)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["cuda-sm80", "cuda-sm61", "x86-64-v3"], done.stderr
 
 
 @pytest.mark.usefixtures("stub")
