@@ -20,6 +20,7 @@ from planish.ir.errors import ArtifactError
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _MULTIPROCESSORS, _CLOCK, _MEMORY_CLOCK, _BUS_WIDTH = 16, 13, 36, 37
+_REGISTERS = 4  # CU_FUNC_ATTRIBUTE_NUM_REGS
 _MOST_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
@@ -254,6 +255,10 @@ class Queue:
         function = ctypes.c_void_p()
         name = call.kernel.encode()
         self._driver.call("cuModuleGetFunction", ctypes.byref(function), self._module, name)
+        # The driver may load a kernel's code when it is first needed, which must not be while
+        # launches are recorded: asking for a fact about it is need enough.
+        registers = ctypes.c_int()
+        self._driver.call("cuFuncGetAttribute", ctypes.byref(registers), _REGISTERS, function)
         if call.shared > _FREE_SHARED:
             self._driver.call("cuFuncSetAttribute", function, _MOST_SHARED, call.shared)
         return function
