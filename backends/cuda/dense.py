@@ -124,10 +124,12 @@ class Dense:
     def emit(self, tensors: dict[str, Any]) -> None:
         """Emit the kernel's body on its buffers and numbers, by name."""
         tile = self.tile
-        grid = (-(-self.count // tile.pixels), self.blocks, self.groups)
-        with Launch(grid, tile.threads) as (pixel_block, block, group, thread):
+        # Blocks that run together share their pixels and their weights, about as many of both.
+        grid = (-(-self.count // tile.pixels) * self.blocks, 1, self.groups)
+        with Launch(grid, tile.threads) as (number, _, group, thread):
             memory = shared(tile.shared)
             multiply = (Fragments if tile.instruction == "mma-s8" else Dots)(tile, memory, thread)
+            pixel_block, block = (let(digit) for digit in split(number, (1, self.blocks)))
             first_pixel = let(pixel_block * tile.pixels)
             copies = Copies(self, tensors, memory, thread, (first_pixel, block, group))
             emit_steps = self._overlap if self.overlapped else self._alternate

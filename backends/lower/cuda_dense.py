@@ -99,11 +99,13 @@ def _is_merged(layer: Layer) -> bool:
 
 def _tiles(target: Target) -> Iterator[Tile]:
     """Yield every tile that has room in shared memory."""
-    for shape in SHAPES[target.instruction]:
-        for depth, stages in product((32, 64), (2, 3, 4, 6) if _overlaps(target) else (2,)):
-            tile = Tile(target.instruction, *shape, depth, stages)
-            # Few threads get long steps: a barrier costs them as much.
-            if tile.shared <= SHARED and tile.threads * depth >= 64 * 64:
+    for pixels, channels, *part in SHAPES[target.instruction]:
+        for depth, stages in product((32, 64, 128), (2, 3, 4, 6) if _overlaps(target) else (2,)):
+            tile = Tile(target.instruction, pixels, channels, part[0], part[1], depth, stages)
+            # Few threads get long steps: a barrier costs them as much. What waits in registers has
+            # to have room there.
+            waiting = 0 if _overlaps(target) else (pixels + channels) * tile.pieces / tile.threads
+            if tile.shared <= SHARED and tile.threads * depth >= 64 * 64 and waiting <= 8:
                 yield tile
 
 

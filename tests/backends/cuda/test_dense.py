@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from planish.backends.cuda.nvrtc import compile_cubin
+from planish.backends.cuda.source import cuda_source, prelude
 from planish.backends.cuda.tiles import Tile
 from planish.backends.lower.cuda_dense import SHAPES
 from planish.backends.lower.layer import find_strategy
@@ -104,3 +106,63 @@ def test_small_layers_get_small_tiles(layer_of: Any) -> None:
         for knobs in strategy.knobs(layer.layer, layer.plan)[:1]
     ]
     assert sizes[0] > sizes[1]
+
+
+LARGE: list[dict[str, Any]] = [
+    {"images": 8, "channels": 64, "size": (58, 58), "out": 256, "residual": True},
+    {"channels": 256, "size": (16, 16), "out": 256},
+    {
+        "channels": 3,
+        "size": (230, 230),
+        "kernel": (7, 7),
+        "stride": (2, 2),
+        "out": 64,
+        "compact": True,
+    },
+    {"linear": True, "images": 197, "channels": 768, "size": (1, 1), "kernel": (1, 1), "out": 3072},
+]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_layers_of_real_networks_keep_their_sums_in_registers(layer_of: Any, arch: str) -> None:
+    pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc-cu12 is not installed")
+    kernels = [layer_of(arch, **shape).emit("cuda-dense").plan.steps[0].kernel for shape in LARGE]
+    functions = {f"kernel{i}": kernel.function() for i, kernel in enumerate(kernels)}
+    source, _ = cuda_source(functions, arch)
+    for name, taken in compile_cubin(prelude() + source, arch).resources.items():
+        assert (taken.spilled, taken.stack) == (0, 0), name
+
+
+def random_shape(random: np.random.Generator) -> dict[str, Any]:
+    """A layer of any kind, small enough for the emulator."""
+
+    def number(low: int, high: int) -> int:
+        return int(random.integers(low, high + 1))
+
+    groups = (1, 1, 1, 2, 5)[number(0, 4)]
+    kernel, dilation = (number(1, 4), number(1, 4)), (number(1, 2), number(1, 2))
+    padding = tuple(number(0, 3) for _ in range(4))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    size = tuple(max(reach[i] - padding[i] - padding[2 + i], 1) + number(0, 9) for i in (0, 1))
+    real = number(0, 9) == 0
+    return {
+        "images": number(1, 3), "channels": number(1, 70) * groups, "out": number(1, 90) * groups,
+        "size": size, "kernel": kernel, "stride": (number(1, 3), number(1, 3)),
+        "dilation": dilation, "padding": padding, "groups": groups, "compact": groups == 1,
+        "real": real, "residual": not real and number(0, 2) == 0,
+        "extremes": number(0, 5) == 0, "spread": (0.2, 1.0, 1000.0)[number(0, 2)],
+    }  # fmt: skip
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_random_layers_are_exact(layer_of: Any, run_layers: Any, arch: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    shapes = [random_shape(random) for _ in range(12)]
+    layers = [layer_of(arch, seed + i, **shape) for i, shape in enumerate(shapes)]
+    for layer in layers:
+        offered = find_strategy("cuda-dense").knobs(layer.layer, layer.plan)
+        layer.emit("cuda-dense", offered[int(random.integers(len(offered)))])
+    for shape, (got, want) in zip(shapes, run_layers(layers, backwards=seed % 2 == 1), strict=True):
+        assert np.array_equal(got, want), shape

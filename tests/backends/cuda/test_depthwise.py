@@ -49,3 +49,31 @@ def test_what_it_does_not_fit(layer_of: Any) -> None:
     for shape in (large, dense):
         made = layer_of("sm_80", **shape)
         assert not find_strategy("cuda-depthwise").fits(made.layer, made.plan)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("arch", ["sm_61", "sm_75", "sm_80", "sm_90"])
+def test_random_layers_are_exact(layer_of: Any, run_layers: Any, arch: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    def number(low: int, high: int) -> int:
+        return int(random.integers(low, high + 1))
+
+    shapes: list[dict[str, Any]] = []
+    for _ in range(8):
+        channels = number(2, 50)
+        shapes.append(
+            {
+                "channels": channels, "groups": channels, "out": channels, "images": number(1, 2),
+                "kernel": (number(1, 6), number(1, 6)), "size": (number(11, 15), number(11, 15)),
+                "stride": (number(1, 3), number(1, 3)), "dilation": (number(1, 2), number(1, 2)),
+                "padding": tuple(number(0, 2) for _ in range(4)),
+                "extremes": number(0, 3) == 0, "spread": (1.0, 1e5)[number(0, 1)],
+            }
+        )  # fmt: skip
+    layers = [
+        layer_of(arch, seed + i, **shape).emit("cuda-depthwise") for i, shape in enumerate(shapes)
+    ]
+    for shape, (got, want) in zip(shapes, run_layers(layers, backwards=seed % 2 == 1), strict=True):
+        assert np.array_equal(got, want), shape
