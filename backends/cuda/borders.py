@@ -10,7 +10,7 @@ _SIZES = ("images", "image", "head", "gaps", "first_gap", "row", "gap", "tail_at
 
 
 def build() -> Any:
-    """Return the kernel; the arguments are those of `kernels.movement.build_fill_halo`, in words."""
+    """Return the kernel; it takes what `kernels.movement.build_fill_halo` takes, in words."""
 
     def body(y: Any, value: Any, **sizes: Any) -> None:
         between = sizes["gaps"] * sizes["gap"]

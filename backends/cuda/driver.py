@@ -20,6 +20,7 @@ from planish.ir.errors import ArtifactError
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _MULTIPROCESSORS, _CLOCK, _MEMORY_CLOCK, _BUS_WIDTH = 16, 13, 36, 37
+_REGISTERS = 4  # CU_FUNC_ATTRIBUTE_NUM_REGS
 _MOST_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
@@ -185,31 +186,49 @@ class Device:
         """
         self._driver = _driver()
         self._driver.enter()
-        self._module, self._stream = ctypes.c_void_p(), ctypes.c_void_p()
+        self._module = ctypes.c_void_p()
         self._driver.call("cuModuleLoadData", ctypes.byref(self._module), content)
-        self._driver.call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
         self._driver.release_with(self, "cuModuleUnload", self._module)
 
     def allocate(self, nbytes: int) -> Memory:
         """Return memory of at least this size, holding anything."""
         return Memory(nbytes)
 
+    def queue(self) -> Queue:
+        """Return a queue of its own, which waits for no other."""
+        return Queue(self._driver, self._module)
+
+
+class Queue:
+    """Work for the GPU, done in the order in which it is given (a stream of CUDA)."""
+
+    def __init__(self, driver: _Driver, module: ctypes.c_void_p) -> None:
+        """Make a queue for the kernels of a module."""
+        driver.enter()
+        self._driver, self._module, self._stream = driver, module, ctypes.c_void_p()
+        driver.call("cuStreamCreate", ctypes.byref(self._stream), _NON_BLOCKING)
+        driver.release_with(self, "cuStreamDestroy_v2", self._stream)
+
     def upload(self, memory: Memory, array: NDArray[Any]) -> None:
-        """Copy a contiguous array to the GPU."""
-        self._driver.enter()
-        self._copy("cuMemcpyHtoD_v2", ctypes.c_uint64(memory.address), _pointer(array), array)
+        """Copy a contiguous array to the GPU; it must stay as it is until `wait` returns."""
+        self._copy("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(memory.address), _pointer(array), array)
 
     def download(self, memory: Memory, array: NDArray[Any]) -> None:
-        """Copy from the GPU to a contiguous array."""
-        self._driver.enter()
-        self._copy("cuMemcpyDtoH_v2", _pointer(array), ctypes.c_uint64(memory.address), array)
+        """Copy from the GPU to a contiguous array, which `wait` finds filled."""
+        self._copy("cuMemcpyDtoHAsync_v2", _pointer(array), ctypes.c_uint64(memory.address), array)
 
     def _copy(self, name: str, to: Any, source: Any, array: NDArray[Any]) -> None:
+        self._driver.enter()
         if array.nbytes:
-            self._driver.call(name, to, source, ctypes.c_size_t(array.nbytes))
+            self._driver.call(name, to, source, ctypes.c_size_t(array.nbytes), self._stream)
+
+    def wait(self) -> None:
+        """Wait until all is done that was given."""
+        self._driver.enter()
+        self._driver.call("cuStreamSynchronize", self._stream)
 
     def prepare(self, calls: Sequence[Call]) -> Callable[[], None]:
-        """Return a function that makes these calls in order and waits for the last one.
+        """Return a function that gives these calls to the queue, in order.
 
         They are recorded once as a graph of CUDA, which the driver launches as a whole.
         """
@@ -228,7 +247,6 @@ class Device:
         def run() -> None:
             driver.enter()
             driver.call("cuGraphLaunch", executable, stream)
-            driver.call("cuStreamSynchronize", stream)
 
         driver.release_with(run, "cuGraphExecDestroy", executable)
         return run
@@ -237,6 +255,10 @@ class Device:
         function = ctypes.c_void_p()
         name = call.kernel.encode()
         self._driver.call("cuModuleGetFunction", ctypes.byref(function), self._module, name)
+        # The driver may load a kernel's code when it is first needed, which must not be while
+        # launches are recorded: asking for a fact about it is need enough.
+        registers = ctypes.c_int()
+        self._driver.call("cuFuncGetAttribute", ctypes.byref(registers), _REGISTERS, function)
         if call.shared > _FREE_SHARED:
             self._driver.call("cuFuncSetAttribute", function, _MOST_SHARED, call.shared)
         return function

@@ -42,14 +42,23 @@ class _Memory:
 
 
 class _Processor:
-    """This machine's processor as a device."""
+    """This machine's processor as a device, and as its queue, in which all is done at once."""
 
     def __init__(self, library: EmulatedLibrary) -> None:
         self._library = library
+        self._memories: list[_Memory] = []
 
     def allocate(self, nbytes: int) -> _Memory:
-        """Return memory of this size."""
-        return _Memory(nbytes)
+        """Return memory of this size; kernels may touch what was returned, and nothing else."""
+        self._memories.append(_Memory(nbytes))
+        return self._memories[-1]
+
+    def queue(self) -> _Processor:
+        """Return what does the work."""
+        return self
+
+    def wait(self) -> None:
+        """Nothing is left to do."""
 
     def upload(self, memory: _Memory, array: NDArray[Any]) -> None:
         """Copy an array to memory."""
@@ -63,9 +72,11 @@ class _Processor:
         """Return a function that makes these calls in order."""
 
         def run() -> None:
+            memory = [(each.address, each.array.nbytes) for each in self._memories]
             for call in calls:
                 arguments = [ctypes.c_void_p(address) for address in call.addresses]
-                self._library.launch(call.kernel, call.grid, call.block, call.shared, arguments)
+                sizes = (call.grid, call.block, call.shared)
+                self._library.launch(call.kernel, *sizes, arguments, memory=memory)
 
         return run
 

@@ -108,7 +108,7 @@ class _Scalars:
         count = _lanes(index)
         if count == 1:
             return tirx.BufferStore(buffer, self.value(store.value), [self.value(index)])
-        stores = [
+        stores: list[Any] = [
             tirx.BufferStore(buffer, self.lane(store.value, i), [self.lane(index, i)])
             for i in range(count)
         ]
@@ -143,7 +143,8 @@ class _Scalars:
         if isinstance(vector, tirx.Var):
             return self.lane(self._vectors[vector], number)
         if isinstance(vector, tirx.Shuffle):
-            return self._picked(vector, int(vector.indices[number]))
+            chosen: Any = vector.indices[number]
+            return self._picked(vector, int(chosen))
         if isinstance(vector, TensorLoad):
             source = self._buffers.get(vector.source, vector.source)
             return tirx.BufferLoad(source, [self.lane(vector.indices[0], number)])

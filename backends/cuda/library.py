@@ -24,12 +24,8 @@ class Memory(Protocol):
         ...
 
 
-class Device(Protocol):
-    """What has memory and runs kernels."""
-
-    def allocate(self, nbytes: int) -> Any:
-        """Return a `Memory` of at least this size, holding anything."""
-        ...
+class Queue(Protocol):
+    """What does work in the order in which it is given, perhaps later."""
 
     def upload(self, memory: Any, array: NDArray[Any]) -> None:
         """Copy a contiguous array to the device."""
@@ -40,7 +36,23 @@ class Device(Protocol):
         ...
 
     def prepare(self, calls: Sequence[Call]) -> Callable[[], None]:
-        """Return a function that makes these calls in order and waits for the last one."""
+        """Return a function that gives these calls to the queue, in order."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until all is done that was given."""
+        ...
+
+
+class Device(Protocol):
+    """What has memory and runs kernels."""
+
+    def allocate(self, nbytes: int) -> Any:
+        """Return a `Memory` of at least this size, holding anything."""
+        ...
+
+    def queue(self) -> Queue:
+        """Return a queue of its own."""
         ...
 
 
@@ -48,14 +60,14 @@ class _Room:
     """The memory of one call, and the call itself, whose addresses are fixed with it."""
 
     def __init__(self, library: GpuLibrary) -> None:
-        device = library.device
+        device, self.queue = library.device, library.device.queue()
         self.workspace = device.allocate(max(library.workspace_bytes, 1))
         self.inputs = [device.allocate(size + SLACK) for size in library.input_bytes]
         self.outputs = [device.allocate(size + SLACK) for size in library.output_bytes]
         self._parameters = library.parameters
         if library.setup:
-            device.prepare([self._call(launch) for launch in library.setup])()
-        self.compute = device.prepare([self._call(launch) for launch in library.launches])
+            self.queue.prepare([self._call(launch) for launch in library.setup])()
+        self.compute = self.queue.prepare([self._call(launch) for launch in library.launches])
 
     def _call(self, launch: Launch) -> Call:
         addresses = tuple(self._address(*place) for place in launch.arguments)
@@ -99,7 +111,9 @@ class GpuLibrary:
         self.workspace_bytes = workspace_bytes
         self.input_bytes, self.output_bytes = tensors
         self.parameters = device.allocate(parameters.nbytes)
-        device.upload(self.parameters, parameters)
+        queue = device.queue()
+        queue.upload(self.parameters, parameters)
+        queue.wait()
         self._free: list[_Room] = []
 
     def _take(self) -> _Room:
@@ -114,23 +128,27 @@ class GpuLibrary:
         self._upload(room, arrays)
         room.compute()
         for memory, array in zip(room.outputs, arrays[len(room.inputs) :], strict=True):
-            self.device.download(memory, array)
+            room.queue.download(memory, array)
+        room.queue.wait()
         self._free.append(room)
 
-    def _upload(self, room: _Room, arrays: list[NDArray[Any]]) -> None:
+    @staticmethod
+    def _upload(room: _Room, arrays: list[NDArray[Any]]) -> None:
         for memory, array in zip(room.inputs, arrays, strict=False):
-            self.device.upload(memory, array)
+            room.queue.upload(memory, array)
 
     def tensors(self, arrays: list[NDArray[Any]]) -> list[Any]:
         """Return the arguments of `entry` for these arrays, which are copied to the device now."""
         room = self._take()
         self._upload(room, arrays)
+        room.queue.wait()
         return [room]
 
     @staticmethod
     def entry(room: _Room) -> None:
         """Compute once on what is on the device, and wait for the end."""
         room.compute()
+        room.queue.wait()
 
 
 def load_library(

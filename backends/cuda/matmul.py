@@ -60,8 +60,9 @@ def build(
     rows, columns, depth = sizes
 
     def body(a: Any, b: Any, y: Any, table: Any, **numbers: Any) -> None:
-        grid = (-(-columns // SIDE), -(-rows // SIDE), products)
-        with Launch(grid, THREADS) as (column_block, row_block, product, thread):
+        # Only the first axis of a grid may be longer than 65535.
+        grid = (products, -(-rows // SIDE), -(-columns // SIDE))
+        with Launch(grid, THREADS) as (product, row_block, column_block, thread):
             a_at, b_at, y_at = (let(table[product * 3 + i]) for i in range(3))
             first_row, first_column = let(row_block * SIDE), let(column_block * SIDE)
             left, right = (T.alloc_buffer((SIDE * STRIDE,), "int32", scope="shared") for _ in "ab")

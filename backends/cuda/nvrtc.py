@@ -19,7 +19,8 @@ from typing import Any
 from planish.ir.errors import TargetError
 
 # No fused multiply-add and no fast math: the numeric contract names each rounding.
-OPTIONS = ("--std=c++17", "-fmad=false", "--ptxas-options=-v")
+_EXACT = ("-fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
+OPTIONS = ("--std=c++17", *_EXACT, "--ptxas-options=-v")
 _CURE = "pip install 'planish[cuda]', or pip install nvidia-cuda-nvrtc-cu12"
 _SUCCESS = 0
 _REPORT = re.compile(

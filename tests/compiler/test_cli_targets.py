@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from planish import Graph
+from planish import Graph, Pipeline
 from planish.backends import matching
 from planish.backends.cpu import cpu_flags
 from planish.backends.targets import BEST_FIRST, TARGETS
 from planish.cli.app import app
+from planish.passes import FoldBatchNorm, InsertQDQ
 
 
 def call(*words: str | Path) -> Result:
@@ -72,6 +73,22 @@ def test_compile_says_what_it_made() -> None:
     assert "of activations a call (unplanned " in text
     assert "of packed parameters" in text
     assert "this machine runs it as x86-64-v" in text
+
+
+def test_compile_for_a_gpu(
+    graph: Graph, batches: list[Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc-cu12 is not installed")
+    monkeypatch.setattr(matching, "compute_capability", lambda: None)
+    quantized = Pipeline([FoldBatchNorm(), InsertQDQ()]).run(graph, batches).graph
+    quantized.save(folder / "int8.graph")
+    words = ["compile", "int8.graph", "-o", "a.planish", "--target", "x86-64-v3,cuda-sm80"]
+    summary = parsed(*words)
+    assert (summary["targets"], summary["target"]) == (["cuda-sm80", "x86-64-v3"], "x86-64-v3")
+    result = call("run", "a.planish", "-i", "x.npy", "-o", "o.npz", "--target", "cuda-sm80")
+    assert result.exit_code == 2
+    assert "'cuda-sm80' needs an NVIDIA GPU of compute capability 8.0 to 8.9" in result.stderr
+    assert parsed("inspect", "int8.graph", "--target", "cuda-sm80")["target"] == "cuda-sm80"
 
 
 def test_compile_for_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,13 @@
 
 import ctypes
 import ctypes.util
+import gc
 import importlib.util
 import json
+import subprocess
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +22,7 @@ from planish import Pipeline, capture
 from planish.backends import Artifact, Reference, build, find_target, matching
 from planish.backends.cuda import driver, nvrtc
 from planish.backends.cuda.emulated import EmulatedNetwork
-from planish.backends.cuda.emulator import EmulatedLibrary, emulate
+from planish.backends.cuda.emulator import emulate
 from planish.backends.cuda.launch import Launch
 from planish.backends.profiling import profile
 from planish.backends.target import describe_target
@@ -175,122 +179,106 @@ def test_nvrtc_says_what_it_refuses() -> None:
         nvrtc.compile_cubin("", unknown)
 
 
-class FakeDriver:
-    """NVIDIA's driver in Python: memory is this process's, kernels run in the emulator."""
-
-    def __init__(self, library: EmulatedLibrary) -> None:
-        self.library = library
-        self.memory: dict[int, np.ndarray] = {}
-        self.recorded: list[list[tuple[str, list[int], list[ctypes.c_void_p]]]] = []
-        self.names: list[str] = []
-        self.counts = {"cuGraphLaunch": 0, "cuLaunchKernel": 0}
-        self.capturing = False
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("cuInit", "cuCtxSetCurrent", "cuStreamSynchronize", "cuGraphDestroy"):
-            return lambda *_: 0
-        if name in ("cuModuleUnload", "cuGraphExecDestroy", "cuFuncSetAttribute"):
-            return lambda *_: 0
-        if name in ("cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuStreamCreate"):
-            return lambda made, *_: 0
-        raise AttributeError(name)
-
-    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802 - the driver's names
-        count._obj.value = 1
-        return 0
-
-    def cuDeviceGetAttribute(self, number: Any, attribute: int, _: Any) -> int:  # noqa: N802
-        number._obj.value = {75: 8, 76: 6}[attribute]
-        return 0
-
-    def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802
-        array = np.full(size.value + 64, 0xA5, np.uint8)
-        address._obj.value = -(-array.ctypes.data // 64) * 64
-        self.memory[address._obj.value] = array
-        return 0
-
-    def cuMemFree_v2(self, address: Any) -> int:  # noqa: N802
-        del self.memory[address.value]
-        return 0
-
-    def cuMemcpyHtoD_v2(self, to: Any, source: Any, size: Any) -> int:  # noqa: N802
-        ctypes.memmove(to.value, source.value, size.value)
-        return 0
-
-    cuMemcpyDtoH_v2 = cuMemcpyHtoD_v2  # noqa: N815
-
-    def cuGetErrorName(self, status: int, text: Any) -> int:  # noqa: N802
-        text._obj.value = f"CUDA_ERROR_{status}".encode()
-        return 0
-
-    def cuModuleLoadData(self, _: Any, content: bytes) -> int:  # noqa: N802
-        return 0 if content.startswith(b"\x7fELF") else 200
-
-    def cuModuleGetFunction(self, function: Any, _: Any, name: bytes) -> int:  # noqa: N802
-        self.names.append(name.decode())
-        function._obj.value = len(self.names)
-        return 0
-
-    def cuStreamBeginCapture_v2(self, *_: Any) -> int:  # noqa: N802
-        self.capturing = True
-        self.recorded.append([])
-        return 0
-
-    def cuStreamEndCapture(self, *_: Any) -> int:  # noqa: N802
-        self.capturing = False
-        return 0
-
-    def cuGraphInstantiateWithFlags(self, graph: Any, *_: Any) -> int:  # noqa: N802
-        graph._obj.value = len(self.recorded)
-        return 0
-
-    def cuLaunchKernel(self, function: Any, *arguments: Any) -> int:  # noqa: N802
-        assert self.capturing
-        sizes, (shared, _, values, extra) = list(arguments[:6]), arguments[6:]
-        assert (shared, extra) == (0, None)
-        pointer = ctypes.POINTER(ctypes.c_uint64)
-        addresses = [ctypes.c_void_p(ctypes.cast(v, pointer).contents.value) for v in values]
-        self.recorded[-1].append((self.names[function.value - 1], sizes, addresses))
-        return 0
-
-    def cuGraphLaunch(self, graph: Any, _: Any) -> int:  # noqa: N802
-        self.counts["cuGraphLaunch"] += 1
-        for name, sizes, addresses in self.recorded[graph.value - 1]:
-            self.library.launch(name, sizes[:3], sizes[3:], 0, addresses)
-        return 0
+@pytest.fixture(scope="module")
+def stub_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NVIDIA's driver's library as `driver_stub.c` has it."""
+    made = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    source = Path(__file__).parent / "driver_stub.c"
+    command = ["gcc", "-O1", "-shared", "-fPIC", str(source), "-o", str(made)]
+    subprocess.run(command, check=True)
+    return made
 
 
 @pytest.fixture
-def fake_driver(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Any:
-    network = EmulatedNetwork(graph, "cuda-sm80")
-    fake = FakeDriver(emulate(network.program.text, "sm_80"))
-    monkeypatch.setattr(driver, "_open", lambda: fake)
+def stub(graph: Graph, stub_library: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The stand-in for the driver, which knows the kernels of the graph."""
+    stub = ctypes.CDLL(str(stub_library))
+    program = EmulatedNetwork(graph, "cuda-sm80").program
+    kernels = emulate(program.text, "sm_80")
+    stub.stub_begin(ctypes.cast(kernels._launch, ctypes.c_void_p))
+    for launch in dict.fromkeys([*program.setup, *program.launches]):
+        number = kernels._numbers[launch.kernel]
+        stub.stub_kernel(launch.kernel.encode(), number, len(launch.arguments))
+    monkeypatch.setattr(driver, "_open", lambda: stub)
     for cached in (driver.compute_capability, driver._driver):
         cached.cache_clear()
-    yield fake
+    yield stub
+    ctypes.c_int.in_dll(stub, "stub_failure").value = 0
     for cached in (driver.compute_capability, driver._driver):
         cached.cache_clear()
+
+
+def count(stub: ctypes.CDLL, name: str) -> int:
+    return ctypes.c_int.in_dll(stub, f"stub_{name}").value
 
 
 def test_an_artifact_runs_through_the_driver(
-    graph: Graph, artifact: Artifact, fake_driver: FakeDriver
+    graph: Graph, artifact: Artifact, stub: ctypes.CDLL
 ) -> None:
     loaded = Artifact(artifact.content, target="cuda-sm80")
     assert loaded.runs_here
     for seed in range(2):
         assert (loaded(image(seed))[0] == Reference(graph)(image(seed))[0]).all()
     # Borders are filled once; all else is recorded once, and launched as a whole at each call.
-    assert fake_driver.counts["cuGraphLaunch"] == 1 + 2
+    assert count(stub, "launches") == 1 + 2
     assert len(loaded.manifest["setup"]) == 1
     assert loaded.bench(calls=3, warm_up=0).calls == 3
-    del loaded
-    assert fake_driver.memory == {}
+    call = loaded.prepared(image())
+    call()
+    del loaded, call
+    gc.collect()
+    assert [count(stub, name) for name in ("memories", "graphs", "streams")] == [0, 0, 0]
 
 
-@pytest.mark.usefixtures("fake_driver")
-def test_the_driver_s_errors_have_its_own_names(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+def test_callers_share_the_weights_and_have_memory_of_their_own(
+    graph: Graph, artifact: Artifact, stub: ctypes.CDLL
 ) -> None:
-    monkeypatch.setattr(FakeDriver, "cuModuleLoadData", lambda *_: 209)
-    with pytest.raises(ArtifactError, match="driver failed in cuModuleLoadData: CUDA_ERROR_209"):
+    loaded, before = Artifact(artifact.content, target="cuda-sm80"), count(stub, "memories")
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(loaded, [image(seed) for seed in range(12)]))
+    for seed, result in enumerate(results):
+        assert (result[0] == Reference(graph)(image(seed))[0]).all()
+    # Workspace, input and output of each.
+    assert count(stub, "memories") - before in (3, 6, 9, 12)
+    assert count(stub, "streams") == (count(stub, "memories") - before) // 3
+
+
+def test_loading_needs_neither_torch_nor_tvm(artifact: Artifact, tmp_path: Path) -> None:
+    artifact.save(tmp_path / "a.planish")
+    np.save(tmp_path / "x.npy", image())
+    code = (
+        "import sys; sys.modules.update(torch=None, tvm=None, onnx=None)\n"
+        "import numpy as np; from planish.backends import load\n"
+        "loaded = load('a.planish', 'x86-64-v3')\n"
+        "loaded(np.load('x.npy')); print(*loaded.targets)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["cuda-sm80", "cuda-sm61", "x86-64-v3"], done.stderr
+
+
+@pytest.mark.usefixtures("stub")
+def test_what_the_gpu_is() -> None:
+    facts = driver.device_facts()
+    assert (facts.name, facts.capability, facts.multiprocessors) == ("Stub", (8, 6), 10)
+    assert (facts.clock, facts.bandwidth) == (1.5e9, 320e9)
+
+
+def test_the_driver_s_errors_have_its_own_names(artifact: Artifact, stub: ctypes.CDLL) -> None:
+    ctypes.c_int.in_dll(stub, "stub_failure").value = 209
+    with pytest.raises(ArtifactError, match="cuModuleLoadData: CUDA_ERROR_NO_BINARY_FOR_GPU"):
         Artifact(artifact.content, target="cuda-sm80")
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(driver, "_open", missing)
+    for cached in (driver.compute_capability, driver._driver):
+        cached.cache_clear()
+    try:
+        with pytest.raises(ArtifactError, match="there is no NVIDIA GPU here"):
+            driver.device_facts()
+    finally:
+        driver.compute_capability.cache_clear()
