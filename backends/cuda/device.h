@@ -135,10 +135,13 @@ PLANISH_DEVICE void planish_commit() { asm volatile("cp.async.commit_group;" :::
 
 PLANISH_DEVICE void planish_sync() { __syncthreads(); }
 
-// clamp(rne(float32(total) * multiplier), lo, hi): lo and hi are integers.
-PLANISH_DEVICE int planish_requantize(int total, float multiplier, float lo, float hi) {
-  const float product = __fmul_rn(__int2float_rn(total), multiplier);
-  return __float2int_rn(fminf(fmaxf(product, lo), hi));
+// The nearest integer of a number below 2^22 in magnitude, ties to even: adding 1.5 * 2^23 leaves no
+// bits behind the point. A conversion takes as long as four additions.
+PLANISH_DEVICE int planish_small(float x) {
+  return __float_as_int(__fadd_rn(x, 12582912.f)) - 0x4b400000;
+}
+PLANISH_DEVICE float planish_whole(float x) {
+  return __fadd_rn(__fadd_rn(x, 12582912.f), -12582912.f);
 }
 
 // float32(total) * multiplier.
@@ -146,14 +149,23 @@ PLANISH_DEVICE float planish_scale(int total, float multiplier) {
   return __fmul_rn(__int2float_rn(total), multiplier);
 }
 
-// clamp(rne((own * own_factor + other * other_factor + offset) * scale), lo, hi): but for the last
-// product all are integers below 2^24 in magnitude, so that nothing before it rounds.
-PLANISH_DEVICE int planish_add(int own, int other, float own_factor, float other_factor,
-                               float offset, float scale, float lo, float hi) {
-  const float left = __fmul_rn(__int2float_rn(own), own_factor);
-  const float right = __fadd_rn(__fmul_rn(__int2float_rn(other), other_factor), offset);
-  const float sum = __fmul_rn(__fadd_rn(left, right), scale);
-  return __float2int_rn(fminf(fmaxf(sum, lo), hi));
+// clamp(rne(float32(total) * multiplier), lo, hi): lo and hi are integers, below 2^10 in magnitude.
+PLANISH_DEVICE int planish_requantize(int total, float multiplier, float lo, float hi) {
+  return planish_small(fminf(fmaxf(planish_scale(total, multiplier), lo), hi));
+}
+
+// clamp(rne((own * own_factor + other * other_factor + offset) * scale), lo, hi), where own is what
+// `requantize` gives with its bounds, and other 0..255. But for the last product all are integers
+// below 2^24 in magnitude, so that nothing before it rounds.
+PLANISH_DEVICE int planish_add(int total, float multiplier, float own_lo, float own_hi, int other,
+                               float own_factor, float other_factor, float offset, float scale,
+                               float lo, float hi) {
+  const float product = planish_scale(total, multiplier);
+  const float own = planish_whole(fminf(fmaxf(product, own_lo), own_hi));
+  const float others = __fadd_rn(__int_as_float(other | 0x4b000000), -8388608.f);
+  const float right = __fadd_rn(__fmul_rn(others, other_factor), offset);
+  const float sum = __fmul_rn(__fadd_rn(__fmul_rn(own, own_factor), right), scale);
+  return planish_small(fminf(fmaxf(sum, lo), hi));
 }
 
 // Four numbers 0..255 as bytes, the first one lowest.

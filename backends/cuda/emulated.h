@@ -48,7 +48,9 @@ PLANISH_DEVICE void planish_store_8(void* to, uint32_t a, uint32_t b) {
   const uint32_t words[] = {a, b};
   planish_global(to, 8, 8), memcpy(to, words, 8);
 }
-PLANISH_DEVICE void planish_store_4(void* to, uint32_t a) { planish_global(to, 4, 4), memcpy(to, &a, 4); }
+PLANISH_DEVICE void planish_store_4(void* to, uint32_t a) {
+  planish_global(to, 4, 4), memcpy(to, &a, 4);
+}
 
 #if PLANISH_ARCH >= 75
 PLANISH_DEVICE void planish_load_matrices(uint32_t* parts, const void* row) {
@@ -117,7 +119,9 @@ PLANISH_DEVICE void planish_copy_later(void* to, const void* from, int alignment
   planish_aligned(to, 16), planish_global(from, 16, alignment);
   threads[current].copies.back().push_back({to, from});
 }
-PLANISH_DEVICE void planish_copy_16(void* to, const void* from) { planish_copy_later(to, from, 16); }
+PLANISH_DEVICE void planish_copy_16(void* to, const void* from) {
+  planish_copy_later(to, from, 16);
+}
 PLANISH_DEVICE void planish_copy_8(void* to, const void* from) { planish_copy_later(to, from, 8); }
 PLANISH_DEVICE void planish_copy_4(void* to, const void* from) { planish_copy_later(to, from, 4); }
 PLANISH_DEVICE void planish_copy_1(void* to, const void* from) {
@@ -145,14 +149,21 @@ PLANISH_DEVICE float planish_round(float x) { return std::nearbyint(x); }
 PLANISH_DEVICE float planish_sqrt(float x) { return std::sqrt(x); }
 PLANISH_DEVICE float planish_divide(float x, float y) { return x / y; }
 
-PLANISH_DEVICE int planish_requantize(int total, float multiplier, float lo, float hi) {
-  return planish_nearest(std::fmin(std::fmax(float(total) * multiplier, lo), hi));
+PLANISH_DEVICE float planish_whole(float x) { return (x + 12582912.f) - 12582912.f; }
+PLANISH_DEVICE int planish_small(float x) { return int(planish_whole(x)); }
+PLANISH_DEVICE float planish_scale(int total, float multiplier) {
+  return float(total) * multiplier;
 }
-PLANISH_DEVICE float planish_scale(int total, float multiplier) { return float(total) * multiplier; }
-PLANISH_DEVICE int planish_add(int own, int other, float own_factor, float other_factor,
-                               float offset, float scale, float lo, float hi) {
-  const float sum = (float(own) * own_factor + (float(other) * other_factor + offset)) * scale;
-  return planish_nearest(std::fmin(std::fmax(sum, lo), hi));
+PLANISH_DEVICE int planish_requantize(int total, float multiplier, float lo, float hi) {
+  return planish_small(std::fmin(std::fmax(planish_scale(total, multiplier), lo), hi));
+}
+PLANISH_DEVICE int planish_add(int total, float multiplier, float own_lo, float own_hi, int other,
+                               float own_factor, float other_factor, float offset, float scale,
+                               float lo, float hi) {
+  const float product = planish_scale(total, multiplier);
+  const float own = planish_whole(std::fmin(std::fmax(product, own_lo), own_hi));
+  const float sum = (own * own_factor + (float(other) * other_factor + offset)) * scale;
+  return planish_small(std::fmin(std::fmax(sum, lo), hi));
 }
 PLANISH_DEVICE uint32_t planish_pack(int a, int b, int c, int d) {
   return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | uint32_t(d & 255) << 24;

@@ -202,8 +202,9 @@ static void make_threads(unsigned count) {
   const unsigned wanted = (count + LANES - 1) / LANES * LANES;
   if (wanted > known) threads.resize(wanted);
   for (unsigned i = known; i < wanted; ++i) {
-    threads[i].memory = static_cast<char*>(mmap(nullptr, STACK, PROT_READ | PROT_WRITE,
-                                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    const int kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* memory = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, kind, -1, 0);
+    threads[i].memory = static_cast<char*>(memory);
   }
 }
 

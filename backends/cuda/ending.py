@@ -105,6 +105,6 @@ class Ending:
     def _added(self, total: Any, multiplier: Any, other: Any) -> Any:
         """Return the sum of add_i8, the zero point not yet added."""
         t = self._tensors
-        own = get("int32", "requantize", total, multiplier, t["own_lo"], t["own_hi"])
+        own = [t[name] for name in ("own_lo", "own_hi")]
         factors = [t[name] for name in ("own_factor", "other_factor", "other_offset", "sum_scale")]
-        return get("int32", "add", own, other, *factors, self._lo, self._hi)
+        return get("int32", "add", total, multiplier, *own, other, *factors, self._lo, self._hi)
