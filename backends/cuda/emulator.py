@@ -30,7 +30,7 @@ from planish.ir.errors import TargetError
 _FOLDER = Path(__file__).parent
 _OPTIONS = [
     "-std=c++17",
-    "-O2",
+    "-O1",
     "-shared",
     "-fPIC",
     "-w",
