@@ -117,12 +117,13 @@ def build(
         return form.widened(let(whole))
 
     def load_column(x: Any, at: Any) -> list[list[Any]]:
-        """Interleaved rows of one input column, by group and part."""
+        """Interleaved rows of one input column, by group and part; nothing of unread groups."""
         needed = [r for r in range(seen.reach(0)) if _is_read(seen, r)]
         pixels = {r: load_pixel(x, at + r * x_steps[1]) for r in needed}
+        groups = [range(g * form.group, (g + 1) * form.group) for g in range(seen.groups)]
         return [
-            form.interleaved([pixels.get(g * form.group + i) for i in range(form.group)])
-            for g in range(seen.groups)
+            form.interleaved([pixels.get(row) for row in group]) if pixels.keys() & set(group) else []
+            for group in groups
         ]
 
     def weight_at(first: Any, tap: int, row: int, group: int, part: int) -> Any:
