@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
-# Entries of the auxiliary vector, and the bits in them (Linux, arch/arm64/include/uapi/asm/hwcap.h).
+# Entries of the auxiliary vector, and the bits in them (Linux's arch/arm64 uapi/asm/hwcap.h).
 _AT_HWCAP, _AT_HWCAP2 = 16, 26
 _ARM_BITS = {
     "asimd": (_AT_HWCAP, 1),

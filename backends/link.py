@@ -89,9 +89,7 @@ def _linker(target: Target, toolchain: Toolchain) -> tuple[str, Any]:
     options: list[str] = []
     if toolchain.sysroot is not None:
         if not Path(toolchain.sysroot).is_dir():
-            raise TargetError(
-                f"the sysroot {toolchain.sysroot!r} is no folder", where=target.name
-            )
+            raise TargetError(f"the sysroot {toolchain.sysroot!r} is no folder", where=target.name)
         options.append(f"--sysroot={toolchain.sysroot}")
     return compiler, cc.cross_compiler(compiler, options=options)
 

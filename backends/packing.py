@@ -85,8 +85,8 @@ def _channels(recipe: dict[str, Any], values: Array) -> Array:
 def dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """[group, block, run, step, lane, neighbour]: see kernels.dot_product.
 
-    In the `order` "halves" the lanes of a `vector` are [..., vector, parity, lane, pair] instead, in
-    "neighbours" [..., vector, neighbour, lane]. Runs are padded to a multiple of `reads`. See
+    In the `order` "halves" the lanes of a `vector` are [..., vector, parity, lane, pair] instead,
+    in "neighbours" [..., vector, neighbour, lane]. Runs are padded to a multiple of `reads`. See
     `kernels.instructions.Instruction`.
     """
     weight = int8_weight(recipe, tensors)

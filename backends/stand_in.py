@@ -142,7 +142,6 @@ def _packing(dtype: str, lowest: int, highest: int) -> Callable[[Any, Any], Any]
 def _matrix_dot(total: Any, left: Any, right: Any) -> Any:
     """`usmmla`: both operands are two rows of eight; each row of one by each of the other."""
 
-
     def chosen(value: Any, rows: list[int], k: int) -> Any:
         return T.Cast("int32x4", T.Shuffle([value], [8 * row + k for row in rows]))
 
@@ -179,6 +178,7 @@ PLAIN: dict[str, Callable[..., Any]] = {
     r"\w+\.packuswb(\.\d+)?": _packing("uint8", 0, 255),
     r"u?sdot(\..*)?": _byte_dot,
     r"usmmla(\..*)?": _matrix_dot,
+    r"smull(\..*)?": lambda left, right: _products(left, right, 1),
     r"fcvtns(\..*)?": _nearest,
     r"sqxtn(\..*)?": _narrowing("int16", -(1 << 15), (1 << 15) - 1),
     r"sqxtun(\..*)?": _narrowing("uint8", 0, 255),

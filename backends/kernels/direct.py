@@ -85,4 +85,6 @@ def _add_groups(
             weight = let(load(tensors["weights"], at + (group * vectors + v) * size, size))
             for pixel_sums, groups in zip(sums, operands, strict=True):
                 so_far = load(pixel_sums, v * lanes, lanes)
-                store(pixel_sums, v * lanes, dot.multiply(lanes, so_far, groups[group], weight), lanes)
+                store(
+                    pixel_sums, v * lanes, dot.multiply(lanes, so_far, groups[group], weight), lanes
+                )

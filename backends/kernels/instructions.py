@@ -10,6 +10,8 @@ from tvm.script import tirx as T
 
 from . import arm
 
+# LLVM writes loops of at most so many long turns one after the other.
+UNROLLED = 3
 # Buffers are views of raw pointers; the extent only has to be larger than any index.
 ANY = 1 << 30
 
@@ -33,7 +35,7 @@ class Instruction:
         operand: From an int32 that holds `group` activations, what `multiply` takes.
         ones: What `multiply` takes for `group` activations of one.
         reads: Activations of a pixel that one step of `kernels.direct` reads, a multiple of group.
-        operands: From a vector of `reads` activations (of each of a pair of pixels), what `multiply`
+        operands: From a vector of `reads` activations, or two of a pair of pixels, what `multiply`
             takes for each group.
         shift: What is taken from each activation, for instructions that take signed ones.
         paired: Whether an operand holds the activations of two pixels.
@@ -59,13 +61,20 @@ class Instruction:
         """Vectors of weights that one multiplication of a vector of lanes reads."""
         return 2 if self.order == "halves" else 1
 
-    def fits(self, pixels: int, vectors: int, registers: int) -> bool:
-        """Whether a tile leaves room for its weights, its activations and the temporaries."""
+    def fits(self, pixels: int, vectors: int, registers: int, steps: int = 1) -> bool:
+        """Whether a tile leaves room for its weights, its activations and the temporaries.
+
+        Args:
+            pixels: Of the tile.
+            vectors: Of output channels.
+            registers: That the tile may fill.
+            steps: Of a run: LLVM unrolls a few, and reads the next one's activations meanwhile.
+        """
         if self.operands is None:  # one activation at a time, all weights of a step
             live = pixels * vectors + vectors * self.weights_at_once + 1
         else:  # all pixels' activations, two vectors of weights
             pixels += pixels % 2 if self.paired else 0
-            live = pixels * vectors + pixels + 2
+            live = pixels * vectors + pixels * (2 if 1 < steps <= UNROLLED else 1) + 2
         return live + self.temporaries <= registers
 
     def position(self, lane: Any, neighbour: Any, lanes: int) -> Any:

@@ -104,7 +104,7 @@ class Interleaving:
         if self.instruction == "vpmaddwd":
             return total + pair_dot(self.lanes, values, weights)
         if self.instruction == "smlal":
-            return total + T.Cast(kind, values) * T.Cast(kind, weights)
+            return total + arm.long_product(values, weights)
         if self.instruction == "sdot":
             return arm.sdot(self.lanes, total, values, weights)
         if self.instruction == "usdot":

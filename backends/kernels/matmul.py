@@ -5,11 +5,11 @@ zero point for `vpmaddwd` (int16) and 128 for `vpdpbusd` (int8). With `delta = m
 
     sum((a - za) * (b - zb)) = sum(a * value) + delta * sum(a) - za * (sum(value) + k * delta):
 
-the accumulators start at a term of their row plus a term of their column. An instruction that takes
-`a - s` in place of a (`Instruction.shift`) has `za - s` in place of za, and as each row's sum is that
-of a itself, `- delta * s * k` joins the term of the column. All of it is exact, modulo 2**32. Packed
-b is [matrix, block, step, lane, neighbour], zero past k, in the instruction's order (see
-`instructions.Instruction`).
+the accumulators start at a term of their row plus a term of their column. An instruction that
+takes `a - s` in place of a (`Instruction.shift`) has `za - s` in place of za, and as each row's sum
+is that of a itself, `- delta * s * k` joins the term of the column. All of it is exact, modulo
+2**32. Packed b is [matrix, block, step, lane, neighbour], zero past k, in the instruction's order
+(see `instructions.Instruction`).
 """
 
 # TVMScript spells the type of a pointer as a call.

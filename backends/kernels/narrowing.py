@@ -59,7 +59,7 @@ def four_to_bytes(
         lanes: Lanes of a product.
     """
     both = words(products, zero_point, lanes)
-    return let(clamped(_narrowed_bytes(*both, lanes), bounds, 4 * lanes))
+    return let(clamped(_narrowed_bytes(both[0], both[1], lanes), bounds, 4 * lanes))
 
 
 def _narrowed_words(low: Any, high: Any, lanes: int) -> Any:

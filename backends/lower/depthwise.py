@@ -125,7 +125,8 @@ def _settings(layer: Layer, plan: Plan) -> Iterator[Knobs]:
     """Yield every setting that can be computed."""
     _, height, width, _ = layer.y.layout.pixels
     stored = -(-layer.out_channels // 8) * 8
-    for instruction, copies in product(INSTRUCTIONS[plan.target.instruction], (1, 2, 4, 8)):
+    instructions = INSTRUCTIONS[plan.target.instruction]
+    for instruction, copies in ((i, c) for i in instructions for c in (1, 2, 4, 8)):
         channels = Interleaving(instruction, plan.target.lanes).channels // copies
         if channels > stored or channels < 8:
             continue

@@ -108,12 +108,13 @@ class Direct(Strategy):
         """Tiles, the one of fewest reckoned cycles first."""
         geometry = find_geometry(layer)
         dot = INSTRUCTIONS[self.instruction(plan)]
+        steps = run_steps(layer, dot.reads)
         found: list[tuple[float, tuple[int, int, int]]] = []
         for rows, columns, vectors in product((1, 2, 3, 4), range(1, 17), range(1, 9)):
             pixels = rows * columns
             if rows > geometry.lines or columns > geometry.length:
                 continue
-            if not dot.fits(pixels, vectors, plan.target.registers):
+            if not dot.fits(pixels, vectors, plan.target.registers, steps):
                 continue
             tile = (rows, columns, vectors)
             found.append((_layer_cycles(layer, plan, geometry, tile, dot), tile))

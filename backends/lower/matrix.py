@@ -15,7 +15,7 @@ class Matrix(Direct):
     """
 
     def fits(self, layer: Layer, plan: Plan) -> bool:
-        """A processor with the instruction; bytes out, kernel rows that are runs, several pixels."""
+        """A processor with the instruction, several pixels, and what `Direct` asks for."""
         images, height, width, _ = layer.y.layout.pixels
         several = images * height * width > 1
         return plan.target.matrix_instruction is not None and several and super().fits(layer, plan)

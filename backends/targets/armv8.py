@@ -9,8 +9,9 @@ FLAGS = ("asimd",)
 def armv8() -> Target:
     """Exact int8 by `smlal`: bytes are widened to 16 bits in registers, weights are 16 bits.
 
-    The tile is 6 pixels x 16 channels: 24 sums, 6 vectors of activations, 1 of weights of 32
-    registers. Eight activations of a pixel are widened at once; `smlal` takes one of them by lane.
+    The tile is 4 pixels x 16 channels: 16 sums, 4 vectors of activations, 2 of weights, and as LLVM
+    sums some products before it adds them, a few more of 32 registers. `smlal` takes an activation
+    by lane.
     """
     return Target(
         name="armv8",
@@ -20,6 +21,6 @@ def armv8() -> Target:
         cpu_flags=FLAGS,
         instruction="smlal",
         vector_bits=128,
-        tile=(6, 16),
+        tile=(4, 16),
         triple=TRIPLE,
     )

@@ -7,13 +7,11 @@ slip in: it would end the process.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from planish.backends import Reference, build
 from planish.ir import Graph
-
 from tests.backends import test_attention, test_images, test_operators
 
 pytestmark = pytest.mark.arm
@@ -61,3 +59,15 @@ def test_operators_equal_the_reference(
     module, name = SUITES[case]
     graph = module.make_graph(builder, name, seed=1)
     assert_same(graph, target, emulated, [sample(graph, builder(1001)) for _ in range(2)])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("target", PROCESSORS)
+@pytest.mark.parametrize("seed", range(2, 8))
+@pytest.mark.parametrize("case", SUITES)
+def test_operator_sweep(
+    emulated: Processors, builder: Any, case: str, seed: int, target: str
+) -> None:
+    module, name = SUITES[case]
+    graph = module.make_graph(builder, name, seed)
+    assert_same(graph, target, emulated, [sample(graph, builder(seed + 1000))])
