@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ import pytest
 import torch
 
 from planish.backends import Reference, build
-from planish.backends.stand_in import stand_in
-from planish.backends.target import Target
-from planish.backends.targets import find_target
 from planish.ir.errors import TargetError
 from tests.arm import Emulated, EmulationError, environment, set_up
 from tests.arm.debian import run
+from tests.arm.plain import plain_arm
 
 Processors = Callable[[str], Emulated]
 arm = pytest.mark.arm
@@ -95,30 +92,15 @@ def test_no_cross_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         environment.require_compiler()
 
 
-@dataclass(frozen=True)
-class PlainArm(Target):
-    """Any ARM processor: an x86 target's schedule, its instructions in plain arithmetic."""
-
-    @property
-    def machine(self) -> str:
-        return "aarch64"
-
-    @property
-    def tvm_target(self) -> dict[str, Any]:
-        return {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "generic"}
-
-
 @arm
 def test_values_equal_the_reference(
     emulated: Processors, builder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", environment.require_compiler())
-    like = stand_in(find_target("x86-64-v3"))
-    target = PlainArm(**{**vars(like), "name": "plain-arm", "cpu_flags": ()})
     b = builder(3)
     x = b.input(torch.uint8, (1, 16, 9, 9))
     graph = b.finish(b.conv(x, (32, 16, 3, 3), padding=(1, 1, 1, 1), x_zero=7))
-    artifact, reference = build(graph, target), Reference(graph)
+    artifact, reference = build(graph, plain_arm()), Reference(graph)
     assert not artifact.runs_here
     samples = [[b.values(torch.uint8, (1, 16, 9, 9)).numpy()] for _ in range(20)]
     for sample, (found,) in zip(
