@@ -6,9 +6,9 @@ from ..target import Target
 def cuda_sm61() -> Target:
     """Exact int8 by `dp4a` (four products into 32 bits, no saturation).
 
-    A vector is what one load brings, 128 bits, and pixels in multiples of them are read with aligned
-    loads; those of an image are whole words. The tile serves the rules of processors only:
-    `cuda.dense` has its own.
+    A vector is what one load brings, 128 bits, and pixels in multiples of them are read with
+    aligned loads; those of an image are whole words. The tile serves the rules of processors
+    only: `cuda.dense` has its own.
     """
     return Target(
         name="cuda-sm61",
