@@ -1,6 +1,5 @@
 """run, bench and tune with --rpc: a real server on this machine, and mistakes."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +15,7 @@ from planish.backends.tuning.database import Database
 from planish.cli.app import app
 from tests.servers import rpc_server
 
-pytestmark = [
-    pytest.mark.isa("avx2"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("cloudpickle") is None, reason="needs planish[rpc]"
-    ),
-]
+pytestmark = pytest.mark.isa("avx2")
 Call = Callable[..., Result]
 TARGET = "x86-64-v3"
 
