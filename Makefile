@@ -38,10 +38,11 @@ test: $(FILES) $(TORCHFREE_READY) ## run the tests (JOBS=2 processes; ARGS="-k n
 
 test-arm: $(FILES) ## run the tests that execute ARM code, in an emulator that is set up once
 	$(BIN)/python -m tests.arm $(ARM)
-	$(TEST_ENV) PLANISH_ARM=$(abspath $(ARM)) $(BIN)/python -m pytest -q -n $(JOBS) -m arm $(ARGS)
+	$(TEST_ENV) PLANISH_ARM=$(abspath $(ARM)) $(BIN)/python -m pytest -q -n $(JOBS) \
+		-m 'arm and not sweep' $(ARGS)
 
 sweep: $(FILES) ## run the tests that take minutes, which `make test` leaves out
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) -m sweep $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) -m 'sweep and not arm' $(ARGS)
 
 lint: $(FILES) ## check style and types
 	$(BIN)/ruff check .

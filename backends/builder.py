@@ -23,7 +23,7 @@ from .choosing import Choices
 from .container import write_container
 from .emit import ENTRY, emit_module
 from .layout import dense_layout
-from .link import compile_library
+from .link import Toolchain, compile_library
 from .lowering import Lowering, dtype_name, is_integer
 from .memory import describe_memory, place_values
 from .plan import Plan, Value
@@ -43,6 +43,7 @@ def build(
     strict: bool = False,
     history: Sequence[HistoryEntry | dict[str, Any]] | None = None,
     database: Choices | None = None,
+    toolchain: Toolchain | None = None,
 ) -> Artifact:
     """Compile a graph.
 
@@ -55,6 +56,7 @@ def build(
         strict: Whether an operator that falls back to float is an error.
         history: What to record as done; the graph's own history by default.
         database: Measured choices of kernels, before those that planish ships.
+        toolchain: What links code for other machines than this one.
 
     Raises:
         OperatorError: A fallback with `strict`, or an operator that can't be compiled.
@@ -76,7 +78,8 @@ def build(
         )
     interface = _Interface(graph, integer=io == "integer")
     built = [
-        _build_one(graph, Plan(each, threads, database=database), interface) for each in targets
+        _build_one(graph, Plan(each, threads, database=database), interface, toolchain)
+        for each in targets
     ]
     tensors = joined_tensors([plan for plan, _ in built])
     manifest = {
@@ -101,12 +104,14 @@ def _check_name(target: Target) -> None:
         )
 
 
-def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[Plan, bytes]:
+def _build_one(
+    graph: Graph, plan: Plan, interface: _Interface, toolchain: Toolchain | None
+) -> tuple[Plan, bytes]:
     """Fill an empty plan; return it with its library."""
     inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
     plan.workspace_bytes = place_values(plan)
     module = emit_module(plan, inputs, outputs, plan.workspace_bytes)
-    return plan, compile_library(module, plan.target)
+    return plan, compile_library(module, plan.target, toolchain)
 
 
 def joined_tensors(plans: list[Plan]) -> dict[str, NDArray[Any]]:
