@@ -15,16 +15,22 @@ from planish.backends import Reference, build
 from planish.ir.errors import TargetError
 from tests.arm import Emulated, EmulationError, environment, set_up
 from tests.arm.debian import run
-from tests.arm.plain import plain_arm
 
 Processors = Callable[[str], Emulated]
 arm = pytest.mark.arm
 
 
 @arm
-@pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a76", "max"])
-def test_it_is_arm(emulated: Processors, cpu: str) -> None:
-    assert emulated(cpu).describe()["machine"] == "aarch64"
+@pytest.mark.parametrize(
+    ("cpu", "flags"),
+    [
+        ("cortex-a72", ["asimd"]),
+        ("cortex-a76", ["asimd", "asimddp"]),
+        ("max", ["asimd", "asimddp", "i8mm"]),
+    ],
+)
+def test_what_it_is(emulated: Processors, cpu: str, flags: list[str]) -> None:
+    assert emulated(cpu).describe() == {"machine": "aarch64", "cpu_flags": flags}
 
 
 @arm
@@ -93,17 +99,17 @@ def test_no_cross_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @arm
-def test_values_equal_the_reference(
-    emulated: Processors, builder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXX", environment.require_compiler())
+def test_the_processor_decides_which_target_runs(emulated: Processors, builder: Any) -> None:
     b = builder(3)
     x = b.input(torch.uint8, (1, 16, 9, 9))
     graph = b.finish(b.conv(x, (32, 16, 3, 3), padding=(1, 1, 1, 1), x_zero=7))
-    artifact, reference = build(graph, plain_arm()), Reference(graph)
-    assert not artifact.runs_here
-    samples = [[b.values(torch.uint8, (1, 16, 9, 9)).numpy()] for _ in range(20)]
-    for sample, (found,) in zip(
-        samples, emulated("cortex-a72").run(artifact, samples), strict=True
-    ):
-        assert np.array_equal(found, reference(*sample)[0])
+    artifact = build(graph, ["armv8", "armv8-dotprod", "armv8-i8mm"])
+    sample = b.values(torch.uint8, (1, 16, 9, 9)).numpy()
+    expected = Reference(graph)(sample)[0]
+    best = {"cortex-a72": "armv8", "cortex-a76": "armv8-dotprod", "max": "armv8-i8mm"}
+    for cpu, target in best.items():
+        ((found,),) = emulated(cpu).run(artifact, [[sample]])
+        assert emulated(cpu).target == target
+        assert np.array_equal(found, expected)
+    with pytest.raises(EmulationError, match="'armv8-dotprod' needs asimddp"):
+        emulated("cortex-a72").run(artifact, [[sample]], "armv8-dotprod")
