@@ -116,4 +116,6 @@ def _compile(subject: DeviceSubject, settings: Settings, target: Target, threads
         batch=settings.batch,
         threads=threads,
         database=settings.database,
+        cross_compiler=settings.cross_compiler,
+        sysroot=settings.sysroot,
     ).content

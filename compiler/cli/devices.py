@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from planish.backends.artifact import Artifact
 
 RPC_HELP = "host:port of a device's RPC server, to do it there; see docs/remote.md."
+COMPILER_HELP = "Links code for another machine (aarch64-linux-gnu-g++ for ARM)."
+SYSROOT_HELP = "The other machine's root folder, if its compiler asks."
 
 
 def device_address(rpc: str) -> tuple[str, int]:

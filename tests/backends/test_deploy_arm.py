@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from planish.backends import Artifact, Reference, build, find_target
 from planish.backends.builder import fill_plan
 from planish.backends.deployment import unpack
+from planish.backends.link import Toolchain
 from planish.backends.plan import Plan
 from planish.backends.remote.artifact import RemoteArtifact
 from planish.backends.remote.device import Device
@@ -134,7 +135,12 @@ def test_an_instruction_that_the_processor_lacks(
 def test_a_device_measures_for_tuning(server: Address, builder: Any, tmp_path: Path) -> None:
     plan = Plan(find_target("armv8-dotprod"), 1)
     fill_plan(network(builder), plan)
-    database = Database(tmp_path, plan.target, create=True)
+    unlinked = Plan(plan.target, 1, toolchain=Toolchain("no-such-compiler"))
+    fill_plan(network(builder), unlinked)
+    empty = Database(tmp_path / "empty", plan.target, create=True)
+    with pytest.raises(TargetError, match="no compiler 'no-such-compiler' to link code for aarch"):
+        tune_plan(unlinked, empty, trials=1, server=server)
+    database = Database(tmp_path / "db", plan.target, create=True)
     result = tune_plan(plan, database, trials=3, server=server)
     assert (result.trials, result.errors) == (3, [])
     measured = [layer for layer in result.layers if layer.measured]
