@@ -41,8 +41,7 @@ def loaded_artifact(path: Path, target: str | None, rpc: str | None) -> Iterator
         yield load(path, target)
         return
     from planish.backends.container import read_file
-    from planish.backends.remote.artifact import RemoteArtifact
-    from planish.backends.remote.device import Device
+    from planish.backends.remote import Device, RemoteArtifact
 
     address, content = device_address(rpc), read_file(path)
     with Device(address) as device:

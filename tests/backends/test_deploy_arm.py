@@ -15,8 +15,7 @@ from planish.backends.builder import fill_plan
 from planish.backends.deployment import unpack
 from planish.backends.link import Toolchain
 from planish.backends.plan import Plan
-from planish.backends.remote.artifact import RemoteArtifact
-from planish.backends.remote.device import Device
+from planish.backends.remote import Device, RemoteArtifact
 from planish.backends.remote.targets import target_for
 from planish.backends.tuning.database import Database
 from planish.backends.tuning.tuner import tune_plan

@@ -79,9 +79,12 @@ def test_what_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_command_that_fails() -> None:
+    script = "echo a >&2; echo E: no space >&2; echo E: so it ends >&2; exit 3"
     with pytest.raises(TargetError) as error:
-        run(["sh", "-c", "echo first; echo E: no space >&2; exit 3"], "downloading x", "try again")
+        run(["sh", "-c", script], "downloading x", "try again")
     assert str(error.value) == "downloading x failed: E: no space; at sh; try again"
+    with pytest.raises(TargetError, match="downloading x failed: the last line; at sh"):
+        run(["sh", "-c", "echo first; echo the last line; exit 3"], "downloading x", "try again")
     with pytest.raises(TargetError, match="it said nothing"):
         run(["false"], "nothing", "try again")
 

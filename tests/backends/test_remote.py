@@ -20,10 +20,9 @@ from planish.backends.builder import fill_plan
 from planish.backends.container import Container, write_container
 from planish.backends.cpu import cpu_flags, machine
 from planish.backends.plan import Plan
+from planish.backends.remote import Device, RemoteArtifact, load_remote
 from planish.backends.remote import address as addresses
 from planish.backends.remote.address import parse_address, require_server
-from planish.backends.remote.artifact import RemoteArtifact, load_remote
-from planish.backends.remote.device import Device
 from planish.backends.remote.server import listen
 from planish.backends.remote.targets import target_for
 from planish.backends.targets import find_target
