@@ -78,7 +78,7 @@ def build(
         )
     interface = _Interface(graph, integer=io == "integer")
     built = [
-        _build_one(graph, Plan(each, threads, database=database), interface, toolchain)
+        _build_one(graph, Plan(each, threads, database=database, toolchain=toolchain), interface)
         for each in targets
     ]
     tensors = joined_tensors([plan for plan, _ in built])
@@ -104,14 +104,12 @@ def _check_name(target: Target) -> None:
         )
 
 
-def _build_one(
-    graph: Graph, plan: Plan, interface: _Interface, toolchain: Toolchain | None
-) -> tuple[Plan, bytes]:
+def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[Plan, bytes]:
     """Fill an empty plan; return it with its library."""
     inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
     plan.workspace_bytes = place_values(plan)
     module = emit_module(plan, inputs, outputs, plan.workspace_bytes)
-    return plan, compile_library(module, plan.target, toolchain)
+    return plan, compile_library(module, plan.target, plan.toolchain)
 
 
 def joined_tensors(plans: list[Plan]) -> dict[str, NDArray[Any]]:
