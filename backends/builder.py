@@ -77,8 +77,11 @@ def build(
             cure="quantize it, or compile with strict=False",
         )
     interface = _Interface(graph, integer=io == "integer")
-    plans = [Plan(each, _threads(each, threads), database=database) for each in targets]
-    built = [_build_one(graph, plan, interface, toolchain) for plan in plans]
+    plans = [
+        Plan(each, _threads(each, threads), database=database, toolchain=toolchain)
+        for each in targets
+    ]
+    built = [_build_one(graph, plan, interface) for plan in plans]
     tensors = joined_tensors(plans)
     manifest = {
         "inputs": interface.describe_inputs(),
@@ -110,9 +113,7 @@ def _threads(target: Target, threads: int) -> int:
     return threads if target.capability is None else 1
 
 
-def _build_one(
-    graph: Graph, plan: Plan, interface: _Interface, toolchain: Toolchain | None
-) -> tuple[bytes, dict[str, Any]]:
+def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[bytes, dict[str, Any]]:
     """Fill an empty plan; return its library, and what the manifest says of how that is called."""
     inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
     plan.workspace_bytes = place_values(plan)
@@ -121,7 +122,7 @@ def _build_one(
 
         return compile_program(plan)
     module = emit_module(plan, inputs, outputs, plan.workspace_bytes)
-    library = compile_library(module, plan.target, toolchain)
+    library = compile_library(module, plan.target, plan.toolchain)
     return library, {"entry": ENTRY, "needs_runtime": b"__TVMBackend" in library}
 
 

@@ -17,6 +17,7 @@ from .target import Target
 
 if TYPE_CHECKING:
     from .choosing import Choice, Choices
+    from .link import Toolchain
     from .lower.layer import Layer
 
 
@@ -116,6 +117,7 @@ class Plan:
         parameter_bytes: Size of the parameter memory.
         workspace_bytes: Size of a call's workspace, once its values are placed.
         database: Measured choices of kernels, if there are any.
+        toolchain: What links code for other machines than this one.
         layers: Layers in order, and how each is computed.
     """
 
@@ -127,6 +129,7 @@ class Plan:
     parameter_bytes: int = SLACK
     workspace_bytes: int = 0
     database: Choices | None = None
+    toolchain: Toolchain | None = None
     layers: list[tuple[Layer, Choice]] = field(default_factory=list)
     _known: dict[str, Parameter] = field(default_factory=dict)
 

@@ -75,7 +75,7 @@ def compile(
             strict=strict,
             history=fixed.history,
             database=choices,
-            toolchain=_toolchain(cross_compiler, sysroot),
+            toolchain=find_toolchain(cross_compiler, sysroot),
         )
     except (MemoryError, OverflowError) as error:
         raise OptionError(
@@ -84,9 +84,10 @@ def compile(
         ) from error
 
 
-def _toolchain(
+def find_toolchain(
     cross_compiler: str | None, sysroot: str | os.PathLike[str] | None
 ) -> Toolchain | None:
+    """Return what links code for other machines; None where the user names nothing."""
     if cross_compiler is None and sysroot is None:
         return None
     from planish.backends.link import Toolchain

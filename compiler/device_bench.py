@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from planish.backends.remote.artifact import RemoteArtifact
-from planish.backends.remote.device import Device
+from planish.backends.remote import Device, RemoteArtifact
 from planish.backends.remote.targets import target_for
 from planish.ir.errors import OptionError
 
@@ -116,4 +115,6 @@ def _compile(subject: DeviceSubject, settings: Settings, target: Target, threads
         batch=settings.batch,
         threads=threads,
         database=settings.database,
+        cross_compiler=settings.cross_compiler,
+        sysroot=settings.sysroot,
     ).content

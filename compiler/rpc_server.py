@@ -1,7 +1,7 @@
 """`python -m planish.rpc_server`: let other machines run and measure on this one.
 
-A device needs planish, numpy, safetensors, apache-tvm and the packages of planish[rpc]; neither
-torch nor onnx. Whoever reaches the port can run any code here: use it in networks that you trust.
+A device needs planish, numpy, safetensors and apache-tvm; neither torch nor onnx. Whoever reaches
+the port can run any code here: use it in networks that you trust.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="interface; 0.0.0.0 is all of them")
     parser.add_argument("--port", type=int, default=9090, help="0 takes a free one")
     options = parser.parse_args(words)
-    from planish.backends.remote.server import listen, serve
+    from planish.backends.remote.server import listen, prepare, serve
 
     try:
+        prepare()
         with listen(options.host, options.port) as listening:
             host, port = listening.getsockname()[:2]
             _say(f"listening on {host}:{port}, {machine()}")

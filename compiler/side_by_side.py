@@ -81,6 +81,8 @@ class Settings:
         runs: Timed calls of each.
         isa: "avx2" lets the other runtimes use no newer instructions.
         database: Measured choices of planish's kernels, or their folder.
+        cross_compiler: As in `planish.compile`, for devices.
+        sysroot: Likewise.
     """
 
     against: tuple[str, ...] = ()
@@ -90,6 +92,8 @@ class Settings:
     runs: int = 30
     isa: str | None = None
     database: str | os.PathLike[str] | Choices | None = None
+    cross_compiler: str | None = None
+    sysroot: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         """Raise OptionError for a runtime that isn't known."""

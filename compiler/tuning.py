@@ -21,7 +21,7 @@ from planish.backends.tuning.tuner import (
 from planish.ir.errors import OptionError
 from planish.ir.graph import Graph
 
-from .compilation import backend_graph, check_options
+from .compilation import backend_graph, check_options, find_toolchain
 
 if TYPE_CHECKING:
     from planish.backends.target import Target
@@ -39,6 +39,8 @@ def tune(
     rpc_tracker: str | None = None,
     device_key: str | None = None,
     rpc: str | None = None,
+    cross_compiler: str | None = None,
+    sysroot: str | os.PathLike[str] | None = None,
     measure_seconds: float = MEASURE_SECONDS,
     progress: Callable[[Progress], None] | None = None,
     seed: int = 0,
@@ -60,6 +62,8 @@ def tune(
         device_key: The key of those servers.
         rpc: "host:port" of one device's RPC server, to measure there instead; "native" is then
             the best target for that device.
+        cross_compiler: As in `planish.compile`.
+        sysroot: Likewise.
         measure_seconds: How long one measurement takes; longer is less noisy.
         progress: Called after each measurement, perhaps from another thread.
         seed: Of the search, where there are more choices than trials.
@@ -90,7 +94,7 @@ def tune(
         tracker = parse_tracker(rpc_tracker)
     server = parse_address(rpc, "device", "127.0.0.1:9090") if rpc is not None else None
     chosen = find_target(target) if server is None else target_for(server, target)
-    plan = Plan(chosen, threads)
+    plan = Plan(chosen, threads, toolchain=find_toolchain(cross_compiler, sysroot))
     fill_plan(backend_graph(graph, batch), plan)
     if not plan.layers:
         raise OptionError(

@@ -6,10 +6,14 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+
+from planish.backends.remote.address import require_server
+from planish.ir.errors import TargetError
 
 Server = subprocess.Popen[str]
 HERE = (sys.executable,)
@@ -37,6 +41,39 @@ def rpc_server(
         yield ("127.0.0.1", _port(process, patience)), process
     finally:
         kill(process)
+
+
+@contextlib.contextmanager
+def tvm_server(patience: float = 60) -> Iterator[tuple[str, int]]:
+    """Run TVM's own server, without a tracker; yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = ("127.0.0.1", int(probe.getsockname()[1]))
+    words = ["--host", address[0], "--port", str(address[1]), "--port-end", str(address[1] + 1)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tvm.exec.rpc_server", *words],
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _wait(address, process, patience)
+        yield address
+    finally:
+        kill(process)
+
+
+def _wait(address: tuple[str, int], process: Server, patience: float) -> None:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        assert process.poll() is None, "the server ended"
+        try:
+            require_server(address)
+        except TargetError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError("the server does not listen")
 
 
 def _port(process: Server, patience: float) -> int:

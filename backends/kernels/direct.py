@@ -71,11 +71,21 @@ def _add_groups(
     lanes, x = tiles.lanes, tensors["x"]
     assert dot.operands is not None
     first = let(first)
-    read = [
-        let(load(x, first + distance, dot.reads)) for distance in tiles.distances(tiles.x_steps)
-    ]
-    together = in_pairs(read) if dot.paired else [(activations,) for activations in read]
-    operands = [dot.operands(*activations) for activations in together]
+    distances = tiles.distances(tiles.x_steps)
+    # [pixel or pair, group]
+    if dot.paired:
+        operands = [
+            [
+                operand
+                for start in range(0, dot.reads, dot.group)
+                for operand in dot.operands(
+                    *(let(load(x, first + (distance + start), dot.group)) for distance in pair)
+                )
+            ]
+            for pair in in_pairs(distances)
+        ]
+    else:
+        operands = [dot.operands(let(load(x, first + d, dot.reads))) for d in distances]
     # Of a pair a register of sums holds half of the channels that it holds of one pixel.
     size, vectors = lanes * dot.group, tiles.tile[2]
     if dot.paired:
@@ -85,6 +95,5 @@ def _add_groups(
             weight = let(load(tensors["weights"], at + (group * vectors + v) * size, size))
             for pixel_sums, groups in zip(sums, operands, strict=True):
                 so_far = load(pixel_sums, v * lanes, lanes)
-                store(
-                    pixel_sums, v * lanes, dot.multiply(lanes, so_far, groups[group], weight), lanes
-                )
+                total = dot.multiply(lanes, so_far, groups[group], weight)
+                store(pixel_sums, v * lanes, total, lanes)

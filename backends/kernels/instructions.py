@@ -35,8 +35,8 @@ class Instruction:
         operand: From an int32 that holds `group` activations, what `multiply` takes.
         ones: What `multiply` takes for `group` activations of one.
         reads: Activations of a pixel that one step of `kernels.direct` reads, a multiple of group.
-        operands: From a vector of `reads` activations, or two of a pair of pixels, what `multiply`
-            takes for each group.
+        operands: From a vector of `reads` activations, what `multiply` takes for each group; where
+            they are paired, from a group of each pixel, what it takes for both.
         shift: What is taken from each activation, for instructions that take signed ones.
         paired: Whether an operand holds the activations of two pixels.
         temporaries: Registers that it needs beside sums, weights and activations: a tile that
@@ -173,7 +173,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
         weight="int8",
         multiply=arm.usmmla,
         reads=16,
-        operands=arm.groups_of_pairs,
+        operands=arm.pair_of_bytes,
         paired=True,
     ),
 }

@@ -77,8 +77,9 @@ def step_cycles(dot: Instruction, pixels: int, vectors: int) -> float:
         pixels += pixels % 2
     single = dot.order == "neighbours"
     multiplications = groups * pixels * vectors * (4 if single else 1)
-    loads = pixels + groups * vectors * (2 if single or dot.paired else 1)
-    moved = pixels if single or dot.shift or dot.paired else 0
+    loads = pixels * (groups if dot.paired else 1)
+    loads += groups * vectors * (2 if single or dot.paired else 1)
+    moved = pixels if single or dot.shift else 0
     return max(
         multiplications / (1 if single else 2),
         loads / 2,

@@ -6,6 +6,7 @@ client's code crashes. This one goes on, and tells what processor it has.
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -48,13 +49,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(listening: socket.socket, say: Callable[[str], object]) -> None:
-    """Serve clients for ever.
+    """Serve clients for ever; `prepare` has to be called first.
 
     Args:
         listening: From `listen`.
         say: Is told who comes and goes.
     """
-    _load()
     while True:
         connection, peer = listening.accept()
         with connection:
@@ -66,12 +66,20 @@ def serve(listening: socket.socket, say: Callable[[str], object]) -> None:
             say(f"{name}: {_serve_one(listening, connection, seconds)}")
 
 
-def _load() -> None:
-    """Load TVM without its compiler, once for all clients, and register what they may ask."""
-    os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
-    ffi = load_ffi()
-    import tvm.rpc  # noqa: F401
+def prepare() -> None:
+    """Load TVM without its compiler, once for all clients, and register what they may ask.
 
+    Raises:
+        TargetError: A package is missing.
+    """
+    os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")
+    try:
+        ffi = load_ffi()
+        importlib.import_module("tvm.rpc")
+    except ImportError as error:
+        raise TargetError(
+            f"the server needs TVM: {error}", cure="pip install apache-tvm and what it needs"
+        ) from error
     told = json.dumps({"machine": machine(), "cpu_flags": sorted(cpu_flags())})
     ffi.register_global_func(DESCRIBE, lambda: told, override=True)
 

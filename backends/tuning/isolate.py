@@ -92,14 +92,16 @@ class Bench:
             OperatorError: The strategy can't compute the layer after all.
             TargetError: No compiler to link with.
         """
-        plan = Plan(self._plan.target, self._plan.threads, tensors=dict(self._plan.tensors))
+        network = self._plan
+        tensors = dict(network.tensors)
+        plan = Plan(network.target, network.threads, tensors=tensors, toolchain=network.toolchain)
         find_strategy(choice.strategy).emit(self.layer, plan, choice.knobs)
         workspace = self.bytes + place_values(plan)
         for value in lifetimes(plan):
             # The network's values go to the front, what the strategy itself needs behind them.
             value.offset = self._own[value] if value in self._own else self.bytes + value.offset
         module = emit_module(plan, [], [], workspace, copied=True)
-        library = compile_library(module, plan.target)
+        library = compile_library(module, plan.target, plan.toolchain)
         parameters = pack_all(plan.recipes, plan.tensors, plan.parameter_bytes)
         return Isolated(library, ENTRY, parameters, copy_bytes(plan), workspace)
 

@@ -223,7 +223,7 @@ def _workers(plan: Plan, settings: Settings) -> int:
         lacks = f"lacks {', '.join(missing)}" if missing else f"is {machine()}"
         raise TargetError(
             f"this machine can't run code for {plan.target.name}: it {lacks}",
-            cure="measure on one that can: --rpc HOST:PORT",
+            cure="measure on one that can: --rpc HOST:PORT, or --rpc-tracker and --device-key",
         )
     return 1
 

@@ -12,7 +12,7 @@ import typer
 from planish.ir.errors import OptionError
 
 from .console import print_json, say, stderr, stdout
-from .devices import RPC_HELP, device_address
+from .devices import COMPILER_HELP, RPC_HELP, SYSROOT_HELP, device_address
 from .models import MODEL_HELP, SHAPE_HELP, is_artifact, load_model
 from .tables import NOTHING
 
@@ -46,6 +46,8 @@ def bench(
         Path | None, typer.Option(help="A folder that `planish tune` filled for the target.")
     ] = None,
     rpc: Annotated[str | None, typer.Option(help=RPC_HELP)] = None,
+    cross_compiler: Annotated[str | None, typer.Option(help=COMPILER_HELP)] = None,
+    sysroot: Annotated[Path | None, typer.Option(help=SYSROOT_HELP)] = None,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -75,6 +77,7 @@ def bench(
     names = tuple(name.strip() for name in against.split(",") if name.strip())
     settings = Settings(names, chosen, batch=batch, runs=runs, isa=isa, database=database)
     if rpc is not None:
+        settings = replace(settings, cross_compiler=cross_compiler, sysroot=sysroot)
         results = _measure_there(models, shapes, counts, settings, device_address(rpc))
         order = f"on {rpc}, by its own clock"
     else:

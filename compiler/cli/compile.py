@@ -11,6 +11,7 @@ import typer
 from planish.ir.errors import OptionError
 
 from .console import bytes_text, check_writable, print_json, say, stderr
+from .devices import COMPILER_HELP, SYSROOT_HELP
 from .models import MODEL_HELP, SHAPE_HELP, load_model
 
 if TYPE_CHECKING:
@@ -33,13 +34,8 @@ def compile_(
     database: Annotated[
         Path | None, typer.Option(help="A folder that `planish tune` filled for the target.")
     ] = None,
-    cross_compiler: Annotated[
-        str | None,
-        typer.Option(help="Links code for another machine (aarch64-linux-gnu-g++ for ARM)."),
-    ] = None,
-    sysroot: Annotated[
-        Path | None, typer.Option(help="The other machine's root folder, if its compiler asks.")
-    ] = None,
+    cross_compiler: Annotated[str | None, typer.Option(help=COMPILER_HELP)] = None,
+    sysroot: Annotated[Path | None, typer.Option(help=SYSROOT_HELP)] = None,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:

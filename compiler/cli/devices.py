@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from planish.backends.artifact import Artifact
 
 RPC_HELP = "host:port of a device's RPC server, to do it there; see docs/remote.md."
+COMPILER_HELP = "Links code for another machine (aarch64-linux-gnu-g++ for ARM)."
+SYSROOT_HELP = "The other machine's root folder, if its compiler asks."
 
 
 def device_address(rpc: str) -> tuple[str, int]:
@@ -39,8 +41,7 @@ def loaded_artifact(path: Path, target: str | None, rpc: str | None) -> Iterator
         yield load(path, target)
         return
     from planish.backends.container import read_file
-    from planish.backends.remote.artifact import RemoteArtifact
-    from planish.backends.remote.device import Device
+    from planish.backends.remote import Device, RemoteArtifact
 
     address, content = device_address(rpc), read_file(path)
     with Device(address) as device:

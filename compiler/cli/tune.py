@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import fail, print_json, say, stderr, stdout
-from .devices import RPC_HELP, device_address
+from .devices import COMPILER_HELP, RPC_HELP, SYSROOT_HELP, device_address
 from .models import MODEL_HELP, SHAPE_HELP, load_model
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def tune(
     ] = None,
     device_key: Annotated[str | None, typer.Option(help="Which of the tracker's devices.")] = None,
     rpc: Annotated[str | None, typer.Option(help=RPC_HELP)] = None,
+    cross_compiler: Annotated[str | None, typer.Option(help=COMPILER_HELP)] = None,
+    sysroot: Annotated[Path | None, typer.Option(help=SYSROOT_HELP)] = None,
     measure_seconds: Annotated[
         float, typer.Option(help="How long one measurement takes; longer is less noisy.")
     ] = 0.03,
@@ -62,6 +64,8 @@ def tune(
                 rpc_tracker=rpc_tracker,
                 device_key=device_key,
                 rpc=rpc,
+                cross_compiler=cross_compiler,
+                sysroot=sysroot,
                 measure_seconds=measure_seconds,
                 progress=shown.update,
             )

@@ -67,9 +67,11 @@ def run(
     """Run a command quietly, with the environment variables that are given.
 
     Raises:
-        TargetError: It fails; with the last line that it wrote.
+        TargetError: It fails; with its first line that is an error, or the last that it wrote.
     """
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=variables)
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-        raise TargetError(f"{what} failed: {said[-1].strip()}", where=words[0], cure=cure)
+        errors = [line for line in said if line.startswith(("E:", "ERROR:"))]
+        line = errors[0] if errors else said[-1]
+        raise TargetError(f"{what} failed: {line.strip()}", where=words[0], cure=cure)

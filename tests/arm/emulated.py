@@ -35,12 +35,14 @@ class Emulated:
     Attributes:
         environment: What it runs in.
         cpu: qemu's name: "cortex-a72" (armv8), "cortex-a76" (with sdot), "max" (with smmla).
+        target: Whose code the last run took.
     """
 
     def __init__(self, environment: Environment, cpu: str) -> None:
         """Start nothing yet."""
         self.environment = environment
         self.cpu = cpu
+        self.target: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="planish-arm-")
         place = Path(self._folder.name)
@@ -76,7 +78,8 @@ class Emulated:
         arrays = {f"{n}.{i}": a for n, sample in enumerate(samples) for i, a in enumerate(sample)}
         np.savez(inputs, **arrays)  # type: ignore[arg-type]
         files = {"artifact": str(model), "inputs": str(inputs), "outputs": str(outputs)}
-        self._ask({"kind": "run", "target": target, "samples": len(samples), **files})
+        job = {"kind": "run", "target": target, "samples": len(samples), **files}
+        self.target = self._ask(job)["target"]
         count = len(artifact.outputs)
         with np.load(outputs) as stored:
             flat = [[stored[f"{n}.{i}"] for i in range(count)] for n in range(len(samples))]

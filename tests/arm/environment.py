@@ -35,10 +35,6 @@ WHEELS = (
     "apache-tvm-ffi",
     "apache-tvm",
     "typing_extensions",
-    # TVM's RPC server needs them.
-    "cloudpickle",
-    "psutil",
-    "tornado",
 )
 # Systems whose wheels run on Debian's libc; pip takes each by name.
 PLATFORMS = (

@@ -209,8 +209,7 @@ def test_half_a_vector_of_channels(builder: Any, name: str) -> None:
 ARM_LOOPS = [
     ("armv8", ("smlal", "smlal2"), 0.8),
     ("armv8-dotprod", ("sdot",), 0.7),
-    # 48 of 70; two of the others are copies of registers, which processors rename.
-    ("armv8-i8mm", ("usmmla",), 0.68),
+    ("armv8-i8mm", ("usmmla",), 0.7),
 ]
 
 
@@ -219,7 +218,8 @@ ARM_LOOPS = [
 def test_inner_loops_of_arm_multiply_and_do_not_spill(
     builder: Any, name: str, words: tuple[str, ...], least: float, kernel: int
 ) -> None:
-    loop = busiest_loop(machine_code(convolution(builder, kernel=kernel), name), *words)
+    # Of a few channels beside whole blocks LLVM writes short loops out, weights on the stack.
+    loop = busiest_loop(machine_code(convolution(builder, 96, kernel=kernel), name), *words)
     assert loop.share(*words) >= least, str(loop)
     assert loop.spills == [], str(loop)
 

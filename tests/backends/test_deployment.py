@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from planish.backends import Artifact, build
-from planish.backends.deployment import unpack
+from planish.backends.container import Container
+from planish.backends.deployment import deployment_files, unpack
 from planish.backends.packing import pack_all
 from planish.ir import ArtifactError, OptionError, PlanishError
 
@@ -55,8 +56,6 @@ def test_the_three_files(compiled: Artifact, file: Path, tmp_path: Path) -> None
 
 
 def test_parameters_are_packed_for_the_target(file: Path, tmp_path: Path) -> None:
-    from planish.backends.container import Container
-
     container = Container(file.read_bytes(), "model")
     packed: dict[str, bytes] = {}
     for target in TARGETS:
@@ -79,6 +78,13 @@ def test_which_target(file: Path, tmp_path: Path, builder: Any) -> None:
     x = b.input(torch.uint8, (1, 8, 4, 4))
     build(b.finish(b.conv(x, (8, 8, 1, 1))), "x86-avx512vnni").save(tmp_path / "one.planish")
     assert unpack(tmp_path / "one.planish", tmp_path / "out") == "x86-avx512vnni"
+
+
+def test_a_target_of_a_gpu(compiled: Artifact) -> None:
+    container = Container(compiled.content, "model")
+    container.manifest["targets"][0]["machine"] = "cuda"
+    with pytest.raises(OptionError, match="target 'x86-avx512vnni' is a GPU's, and programs"):
+        deployment_files(container, "x86-avx512vnni")
 
 
 def test_mistakes(file: Path, tmp_path: Path) -> None:

@@ -15,16 +15,22 @@ from planish.backends import Reference, build
 from planish.ir.errors import TargetError
 from tests.arm import Emulated, EmulationError, environment, set_up
 from tests.arm.debian import run
-from tests.arm.plain import plain_arm
 
 Processors = Callable[[str], Emulated]
 arm = pytest.mark.arm
 
 
 @arm
-@pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a76", "max"])
-def test_it_is_arm(emulated: Processors, cpu: str) -> None:
-    assert emulated(cpu).describe()["machine"] == "aarch64"
+@pytest.mark.parametrize(
+    ("cpu", "flags"),
+    [
+        ("cortex-a72", ["asimd"]),
+        ("cortex-a76", ["asimd", "asimddp"]),
+        ("max", ["asimd", "asimddp", "i8mm"]),
+    ],
+)
+def test_what_it_is(emulated: Processors, cpu: str, flags: list[str]) -> None:
+    assert emulated(cpu).describe() == {"machine": "aarch64", "cpu_flags": flags}
 
 
 @arm
@@ -73,9 +79,12 @@ def test_what_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_command_that_fails() -> None:
+    script = "echo a >&2; echo E: no space >&2; echo E: so it ends >&2; exit 3"
     with pytest.raises(TargetError) as error:
-        run(["sh", "-c", "echo first; echo E: no space >&2; exit 3"], "downloading x", "try again")
+        run(["sh", "-c", script], "downloading x", "try again")
     assert str(error.value) == "downloading x failed: E: no space; at sh; try again"
+    with pytest.raises(TargetError, match="downloading x failed: the last line; at sh"):
+        run(["sh", "-c", "echo first; echo the last line; exit 3"], "downloading x", "try again")
     with pytest.raises(TargetError, match="it said nothing"):
         run(["false"], "nothing", "try again")
 
@@ -93,17 +102,17 @@ def test_no_cross_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @arm
-def test_values_equal_the_reference(
-    emulated: Processors, builder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXX", environment.require_compiler())
+def test_the_processor_decides_which_target_runs(emulated: Processors, builder: Any) -> None:
     b = builder(3)
     x = b.input(torch.uint8, (1, 16, 9, 9))
     graph = b.finish(b.conv(x, (32, 16, 3, 3), padding=(1, 1, 1, 1), x_zero=7))
-    artifact, reference = build(graph, plain_arm()), Reference(graph)
-    assert not artifact.runs_here
-    samples = [[b.values(torch.uint8, (1, 16, 9, 9)).numpy()] for _ in range(20)]
-    for sample, (found,) in zip(
-        samples, emulated("cortex-a72").run(artifact, samples), strict=True
-    ):
-        assert np.array_equal(found, reference(*sample)[0])
+    artifact = build(graph, ["armv8", "armv8-dotprod", "armv8-i8mm"])
+    sample = b.values(torch.uint8, (1, 16, 9, 9)).numpy()
+    expected = Reference(graph)(sample)[0]
+    best = {"cortex-a72": "armv8", "cortex-a76": "armv8-dotprod", "max": "armv8-i8mm"}
+    for cpu, target in best.items():
+        ((found,),) = emulated(cpu).run(artifact, [[sample]])
+        assert emulated(cpu).target == target
+        assert np.array_equal(found, expected)
+    with pytest.raises(EmulationError, match="'armv8-dotprod' needs asimddp"):
+        emulated("cortex-a72").run(artifact, [[sample]], "armv8-dotprod")

@@ -20,10 +20,9 @@ from planish.backends.builder import fill_plan
 from planish.backends.container import Container, write_container
 from planish.backends.cpu import cpu_flags, machine
 from planish.backends.plan import Plan
+from planish.backends.remote import Device, RemoteArtifact, load_remote
 from planish.backends.remote import address as addresses
 from planish.backends.remote.address import parse_address, require_server
-from planish.backends.remote.artifact import RemoteArtifact, load_remote
-from planish.backends.remote.device import Device
 from planish.backends.remote.server import listen
 from planish.backends.remote.targets import target_for
 from planish.backends.targets import find_target
@@ -31,14 +30,9 @@ from planish.backends.targets.native import best_for
 from planish.backends.tuning.database import Database
 from planish.backends.tuning.tuner import tune_plan
 from planish.ir import ArtifactError, OptionError, TargetError
-from tests.servers import kill, rpc_server
+from tests.servers import kill, rpc_server, tvm_server
 
-pytestmark = [
-    pytest.mark.isa("avx2"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("cloudpickle") is None, reason="needs planish[rpc]"
-    ),
-]
+pytestmark = pytest.mark.isa("avx2")
 Address = tuple[str, int]
 TARGET = "x86-64-v3"
 # What TVM calls in a library, from its C interface.
@@ -201,6 +195,29 @@ def test_a_server_that_is_killed(compiled: Artifact) -> None:
             there(image())
         with pytest.raises(TargetError, match="no RPC server answers: Connection refused"):
             Device(address)
+
+
+def test_a_session_that_is_too_long(server: Address, compiled: Artifact) -> None:
+    with Device(server, seconds=1) as device:
+        there = RemoteArtifact(compiled.content, "m", device)
+        assert equal(there(image()), compiled(image()))
+        time.sleep(1.5)
+        with pytest.raises(TargetError, match="the session with the device ended"):
+            there(image())
+    with Device(server) as device:
+        assert device.describe() is not None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psutil") is None, reason="needs planish[rpc]")
+@pytest.mark.slow
+def test_the_server_of_tvm(compiled: Artifact) -> None:
+    with tvm_server() as address, Device(address) as device:
+        assert device.describe() is None
+        with pytest.raises(OptionError, match="the device doesn't tell what it is"):
+            RemoteArtifact(compiled.content, "m", device)
+        there = RemoteArtifact(compiled.content, "m", device, TARGET)
+        assert equal(there(image()), compiled(image()))
+        assert there.bench(image(), calls=3).calls == 3
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """run, bench and tune with --rpc: a real server on this machine, and mistakes."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,17 +10,13 @@ from typer.testing import CliRunner, Result
 
 import planish
 from planish import Graph, passes
+from planish.backends import Artifact
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database
 from planish.cli.app import app
 from tests.servers import rpc_server
 
-pytestmark = [
-    pytest.mark.isa("avx2"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("cloudpickle") is None, reason="needs planish[rpc]"
-    ),
-]
+pytestmark = pytest.mark.isa("avx2")
 Call = Callable[..., Result]
 TARGET = "x86-64-v3"
 
@@ -39,12 +34,19 @@ def quantized(captured: Graph) -> Graph:
     return planish.Pipeline(steps).run(captured, [images]).graph
 
 
+@pytest.fixture(scope="module")
+def artifact(quantized: Graph) -> Artifact:
+    return planish.compile(quantized, TARGET)
+
+
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantized: Graph) -> Call:
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantized: Graph, artifact: Artifact
+) -> Call:
     """`call("run", ...)` runs a command where model.graph, model.planish and images.npy are."""
     monkeypatch.chdir(tmp_path)
     quantized.save("model.graph")
-    planish.compile(quantized, TARGET).save("model.planish")
+    artifact.save("model.planish")
     np.save("images.npy", np.random.default_rng(1).random((4, 3, 8, 8), dtype=np.float32))
 
     def run(*words: str) -> Result:
