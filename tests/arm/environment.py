@@ -11,7 +11,6 @@ planish itself is not in it: an emulated Python imports the planish that the tes
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import sys
@@ -139,11 +138,19 @@ def _is_ready(folder: Path) -> bool:
 
 
 def _inputs() -> str:
-    """Return a digest of all that decides what the environment holds."""
-    digest = hashlib.sha256()
-    for path in (Path(__file__), Path(__file__).with_name("debian.py"), CONSTRAINTS):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """Return what decides what the environment holds: packages, and the versions of wheels.
+
+    No more than that: trees that share an environment would make it anew in turns.
+    """
+    names = {_plain(name) for name in WHEELS}
+    lines = [line.strip() for line in CONSTRAINTS.read_text().splitlines()]
+    pinned = sorted(line for line in lines if _plain(line.partition("==")[0]) in names)
+    return "\n".join([*PACKAGES, *WHEELS, *pinned, *PLATFORMS]) + "\n"
+
+
+def _plain(name: str) -> str:
+    """Return a distribution's name in one spelling."""
+    return name.lower().replace("_", "-")
 
 
 def _make(folder: Path, say: Callable[[str], object]) -> None:
