@@ -32,7 +32,15 @@ def stand_in(target: Target) -> Target:
 
     Args:
         target: For x86 or ARM.
+
+    Raises:
+        TargetError: It is a GPU.
     """
+    if target.capability is not None:
+        raise TargetError(
+            f"target {target.name!r} is a GPU, and stand-ins are for processors",
+            cure="run it in the emulator: backends.cuda.emulated.EmulatedNetwork",
+        )
     return replace(target, stand_in=True, cpu_flags=FLAGS)
 
 

@@ -17,6 +17,7 @@ from planish.backends.targets import BEST_FIRST
 from planish.ir import Graph, TargetError
 
 planish = torch.ops.planish
+PROCESSORS = [name for name in BEST_FIRST if find_target(name).capability is None]
 
 
 def random_layers(builder: Any, seed: int) -> Graph:
@@ -52,14 +53,19 @@ def random_layers(builder: Any, seed: int) -> Graph:
     return b.finish(*outputs)
 
 
-@pytest.mark.parametrize("name", BEST_FIRST)
+@pytest.mark.parametrize("name", PROCESSORS)
 def test_the_schedules_arithmetic_is_exact(builder: Any, name: str) -> None:
-    graph = random_layers(builder, BEST_FIRST.index(name))
+    graph = random_layers(builder, PROCESSORS.index(name))
     source = builder(100)
     inputs = [source.values(spec.dtype, spec.shape) for spec in graph.inputs]
     artifact = build(graph, stand_in(find_target(name)))
     for want, have in zip(graph(*inputs), artifact(*[x.numpy() for x in inputs]), strict=True):
         assert np.array_equal(want.numpy(), have)
+
+
+def test_a_gpu_has_no_stand_in() -> None:
+    with pytest.raises(TargetError, match=r"'cuda-sm80' is a GPU.*EmulatedNetwork"):
+        stand_in(find_target("cuda-sm80"))
 
 
 def test_a_stand_in_runs_the_same_kernels(builder: Any) -> None:
