@@ -46,7 +46,7 @@ def unpack(
 
     Raises:
         ArtifactError: Unreadable, foreign or damaged.
-        OptionError: It has no such target, or several and none is named; or it is a GPU's.
+        OptionError: It has no such target, or several and none is named.
         PlanishError: The folder can't be written.
     """
     where = os.fspath(path)
@@ -68,7 +68,7 @@ def deployment_files(container: Container, target: str | None) -> tuple[dict[str
 
     Raises:
         ArtifactError: The artifact is damaged.
-        OptionError: It has no such target, or several and none is named; or it is a GPU's.
+        OptionError: It has no such target, or several and none is named.
     """
     name = _only_target(container, target)
     plan = container.plan(name)
@@ -96,8 +96,7 @@ def deployment_files(container: Container, target: str | None) -> tuple[dict[str
 
 
 def _only_target(container: Container, target: str | None) -> str:
-    machines = {entry["name"]: entry["machine"] for entry in container.manifest["targets"]}
-    names = list(machines)
+    names = [entry["name"] for entry in container.manifest["targets"]]
     if target is None and len(names) > 1:
         raise OptionError(
             "the artifact has code for several targets",
@@ -110,13 +109,7 @@ def _only_target(container: Container, target: str | None) -> str:
             where=container.where,
             cure=f"it has {', '.join(names)}",
         )
-    chosen = target or names[0]
-    if machines[chosen] == "cuda":
-        raise OptionError(
-            f"target {chosen!r} is a GPU's, and programs without Python run processors' code only",
-            where=container.where,
-        )
-    return chosen
+    return target or names[0]
 
 
 def _interface(manifest: dict[str, Any], plan: dict[str, Any]) -> str:

@@ -62,8 +62,8 @@ def measure_on_device(
     graphs = any(subject.content is None for subject in subjects)
     target = target_for(address, settings.target) if graphs else None
     results: list[Result] = []
-    with Device(address) as device:
-        for count in threads or [None]:
+    for count in threads or [None]:
+        with Device(address) as device:  # a session's pool of threads can't grow
             for subject in subjects:
                 progress(f"{subject.name}: measuring on {device.address}")
                 results.append(_measure(subject, device, settings, target, count))

@@ -17,7 +17,7 @@ from ..runtime import load_ffi
 from .address import address_text, require_server
 
 # What planish's own server registers; see `server`.
-DESCRIBE = "planish.describe_device"
+DESCRIBE, USE_THREADS = "planish.describe_device", "planish.use_threads"
 
 
 class Device:
@@ -82,8 +82,15 @@ class Device:
         self._session.upload(bytearray(content), name)
         module = self._session.load_module(name)
         if threads > 1:
-            self._session.get_function("runtime.config_threadpool")(1, threads)
+            self._use_threads(threads)
         return module
+
+    def _use_threads(self, threads: int) -> None:
+        try:
+            self._session.get_function(USE_THREADS)(threads)
+        except (AttributeError, ValueError):
+            # TVM's own server: it takes at most half of the processors, or TVM_NUM_THREADS.
+            self._session.get_function("runtime.config_threadpool")(1, threads)
 
     def tensor(self, array: NDArray[Any]) -> Any:
         """Return a copy of an array in the device's memory."""

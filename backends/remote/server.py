@@ -21,9 +21,9 @@ from typing import Any
 from planish.ir.errors import TargetError
 
 from ..cpu import cpu_flags, machine
-from ..runtime import load_ffi
+from ..runtime import load_ffi, use_threads
 from .address import MAGIC, MISMATCH
-from .device import DESCRIBE
+from .device import DESCRIBE, USE_THREADS
 
 # Seconds that a client may take for its greeting.
 _GREETING = 5.0
@@ -82,6 +82,7 @@ def prepare() -> None:
         ) from error
     told = json.dumps({"machine": machine(), "cpu_flags": sorted(cpu_flags())})
     ffi.register_global_func(DESCRIBE, lambda: told, override=True)
+    ffi.register_global_func(USE_THREADS, use_threads, override=True)
 
 
 def _greet(connection: socket.socket) -> float | None:

@@ -8,7 +8,7 @@ import torch
 
 from planish.backends import Artifact, build
 from planish.backends.container import Container
-from planish.backends.deployment import deployment_files, unpack
+from planish.backends.deployment import unpack
 from planish.backends.packing import pack_all
 from planish.ir import ArtifactError, OptionError, PlanishError
 
@@ -78,13 +78,6 @@ def test_which_target(file: Path, tmp_path: Path, builder: Any) -> None:
     x = b.input(torch.uint8, (1, 8, 4, 4))
     build(b.finish(b.conv(x, (8, 8, 1, 1))), "x86-avx512vnni").save(tmp_path / "one.planish")
     assert unpack(tmp_path / "one.planish", tmp_path / "out") == "x86-avx512vnni"
-
-
-def test_a_target_of_a_gpu(compiled: Artifact) -> None:
-    container = Container(compiled.content, "model")
-    container.manifest["targets"][0]["machine"] = "cuda"
-    with pytest.raises(OptionError, match="target 'x86-avx512vnni' is a GPU's, and programs"):
-        deployment_files(container, "x86-avx512vnni")
 
 
 def test_mistakes(file: Path, tmp_path: Path) -> None:

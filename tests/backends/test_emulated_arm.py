@@ -116,3 +116,16 @@ def test_the_processor_decides_which_target_runs(emulated: Processors, builder: 
         assert np.array_equal(found, expected)
     with pytest.raises(EmulationError, match="'armv8-dotprod' needs asimddp"):
         emulated("cortex-a72").run(artifact, [[sample]], "armv8-dotprod")
+
+
+@arm
+def test_several_threads(emulated: Processors, builder: Any) -> None:
+    b = builder(5)
+    x = b.input(torch.uint8, (1, 32, 24, 24))
+    graph = b.finish(b.conv(x, (64, 32, 3, 3), padding=(1, 1, 1, 1)))
+    artifact = build(graph, "armv8", threads=2)
+    assert artifact.manifest["needs_runtime"]
+    samples = [[b.values(torch.uint8, (1, 32, 24, 24)).numpy()] for _ in range(3)]
+    results = emulated("cortex-a72").run(artifact, samples)
+    for sample, (found,) in zip(samples, results, strict=True):
+        assert np.array_equal(found, Reference(graph)(*sample)[0])

@@ -85,7 +85,7 @@ def test_the_same_values_as_here(device: Device, compiled: Artifact, tmp_path: P
     assert equal(there(x0=image()), compiled(image()))
 
 
-@pytest.mark.parametrize("threads", [2])
+@pytest.mark.parametrize("threads", [2, 3])
 def test_several_threads(device: Device, builder: Any, threads: int) -> None:
     b = builder(8)
     x = b.input(torch.uint8, (1, 32, 40, 40))
