@@ -4,6 +4,8 @@ PYTHON ?= python3
 JOBS ?= 2
 VENV ?= .venv
 TORCHFREE ?= .venv-torchfree
+# The emulated ARM environment of `make test-arm`.
+ARM ?= build/arm
 # A built wheel to test in place of this folder (.ci/run does that, with other environments).
 WHEEL ?=
 
@@ -22,11 +24,11 @@ READY := $(VENV)/.planish-ready
 FILES := $(VENV)/.planish-files
 TORCHFREE_READY := $(TORCHFREE)/.planish-ready
 
-.PHONY: help demo test sweep lint format bench families teacher wheel clean FORCE
+.PHONY: help demo test test-arm sweep lint format bench families teacher wheel clean FORCE
 .DELETE_ON_ERROR:
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(FILES) ## compress, compile and measure the example network (report in build/demo)
 	$(BIN)/planish demo
@@ -34,8 +36,13 @@ demo: $(FILES) ## compress, compile and measure the example network (report in b
 test: $(FILES) $(TORCHFREE_READY) ## run the tests (JOBS=2 processes; ARGS="-k name" to choose)
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
 
+test-arm: $(FILES) ## run the tests that execute ARM code, in an emulator that is set up once
+	$(BIN)/python -m tests.arm $(ARM)
+	$(TEST_ENV) PLANISH_ARM=$(abspath $(ARM)) $(BIN)/python -m pytest -q -n $(JOBS) \
+		-m 'arm and not sweep' $(ARGS)
+
 sweep: $(FILES) ## run the tests that take minutes, which `make test` leaves out
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) -m sweep $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(JOBS) -m 'sweep and not arm' $(ARGS)
 
 lint: $(FILES) ## check style and types
 	$(BIN)/ruff check .

@@ -121,7 +121,7 @@ class Artifact:
             self.inputs = [_info(entry) for entry in self.manifest["inputs"]]
             self.outputs = [_info(entry) for entry in self.manifest["outputs"]]
             self.memory = Memory(**self.manifest["memory"])
-            library = None if self._refusal else _load_library(container, chosen, self.manifest)
+            library = None if self._refusal else self._load(container, chosen)
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise ArtifactError(
                 f"the artifact is damaged: its manifest says what can't be ({error!r})",
@@ -143,6 +143,22 @@ class Artifact:
                 raise
             self._refusal = error
             return targets[0]["name"]
+
+    def _load(self, container: Container, target: str) -> Library | GpuLibrary:
+        """Pack the parameters of a target and load its code."""
+        manifest = self.manifest
+        parameters = pack_all(manifest["recipes"], container.tensors(), manifest["parameter_bytes"])
+        content = container.library(target, manifest.get("library", LIBRARY))
+        if manifest["target"]["machine"] == "cuda":
+            return load_library(content, manifest, parameters)
+        return Library(
+            content,
+            manifest["entry"],
+            parameters,
+            manifest["workspace_bytes"],
+            manifest["threads"],
+            manifest["needs_runtime"],
+        )
 
     @staticmethod
     def load(path: str | os.PathLike[str], target: str | None = None) -> Artifact:
@@ -293,24 +309,6 @@ def _merged(container: Container, target: str) -> dict[str, Any]:
     shared = container.manifest
     (entry,) = [entry for entry in shared["targets"] if entry["name"] == target]
     return {**shared, **container.plan(target), "target": entry}
-
-
-def _load_library(
-    container: Container, target: str, manifest: dict[str, Any]
-) -> Library | GpuLibrary:
-    """Pack the parameters of a target and load its code."""
-    parameters = pack_all(manifest["recipes"], container.tensors(), manifest["parameter_bytes"])
-    content = container.library(target, manifest.get("library", LIBRARY))
-    if manifest["target"]["machine"] == "cuda":
-        return load_library(content, manifest, parameters)
-    return Library(
-        content,
-        manifest["entry"],
-        parameters,
-        manifest["workspace_bytes"],
-        manifest["threads"],
-        manifest["needs_runtime"],
-    )
 
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:

@@ -1,10 +1,12 @@
-"""Loops in x86 assembly text (AT&T, as LLVM prints it), to check code that this machine can't run.
+"""Loops in assembly text as LLVM prints it, to check code that this machine can't run.
+
+x86's is in AT&T's spelling, 64-bit ARM's in Arm's own.
 
 A kernel is fast if its innermost loop holds dot products and little else, and keeps its sums in
 registers. Both can be read off the text:
 
     loop = busiest_loop(text, "vpdpbusd")
-    loop.count("vpdpbusd", "zmm"), loop.spills
+    loop.count("vpdpbusd", "zmm"), loop.share("vpdpbusd"), loop.spills
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_LABEL = re.compile(r"([.\w$@]+):\s*(?:#.*)?$")
-_OPERAND = re.compile(r",\s*(?![^(]*\))")
-_VECTOR = re.compile(r"%([xyz]mm)\d+")
-_JUMP = re.compile(r"j[a-z]+$")
+_LABEL = re.compile(r"([.\w$@]+):\s*(?:(?:#|//).*)?$")
+_OPERAND = re.compile(r",\s*(?![^(\[{]*[)\]}])")
+_VECTOR = re.compile(r"%([xyz]mm)\d+|\b([vqds])\d+\b")
+_JUMP = re.compile(r"j[a-z]+$|b(\.\w+)?$|[ct]bn?z$")
+# What makes a register point to the stack for a whole function, and that register.
+_FRAMES = {"movq %rsp, %rbp": "%rbp", "mov x29, sp": "x29"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Instruction:
 
     Attributes:
         mnemonic: "vpdpbusd".
-        operands: As written, sources first, the result last: ("%ymm0", "-96(%rdx)", "%ymm1").
+        operands: As written, on x86 the result last: ("%ymm0", "-96(%rdx)", "%ymm1"), on ARM first:
+            ("v0.4s", "v1.16b", "v2.4b[1]").
         prefix: "vex" where LLVM says that it isn't the EVEX encoding: "{vex} vpdpbusd".
     """
 
@@ -36,12 +41,13 @@ class Instruction:
 
     @property
     def registers(self) -> frozenset[str]:
-        """The kinds of vector registers that it names: "xmm", "ymm", "zmm"."""
-        return frozenset(_VECTOR.findall(" ".join(self.operands)))
+        """The kinds of vector registers that it names: "xmm", "ymm", "zmm"; "v", "q", "d", "s"."""
+        return frozenset(x86 or arm for x86, arm in _VECTOR.findall(" ".join(self.operands)))
 
     def touches(self, bases: frozenset[str]) -> bool:
         """Whether a memory operand has one of these registers as its base."""
-        return any(f"({base}" in operand for operand in self.operands for base in bases)
+        places = [f"{bracket}{base}" for base in bases for bracket in "(["]
+        return any(place in operand for operand in self.operands for place in places)
 
     def __str__(self) -> str:
         prefix = f"{{{self.prefix}}} " if self.prefix else ""
@@ -56,7 +62,8 @@ class Loop:
         function: The symbol that it belongs to.
         label: Where it begins.
         instructions: From there to the jump back, in order.
-        stack: Registers that point to the stack there: %rsp, and %rbp where it is the frame's.
+        stack: Registers that point to the stack there: %rsp or sp, and %rbp or x29 where it is the
+            frame's.
     """
 
     function: str
@@ -78,6 +85,11 @@ class Loop:
             and prefix in (None, each.prefix)
             for each in self.instructions
         )
+
+    def share(self, *mnemonics: str) -> float:
+        """Return which part of the loop's vector instructions these are; loads are such too."""
+        vectors = [each for each in self.instructions if each.registers]
+        return sum(each.mnemonic in mnemonics for each in vectors) / max(len(vectors), 1)
 
     @property
     def mnemonics(self) -> Counter[str]:
@@ -116,6 +128,7 @@ def busiest_loop(text: str, *mnemonics: str) -> Loop:
 
 def _functions(text: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each symbol's name and its lines, without comments and directives."""
+    comment = "#" if "%r" in text else "//"
     name, lines = "", list[str]()
     for raw in text.splitlines():
         line = raw.strip()
@@ -125,8 +138,8 @@ def _functions(text: str) -> Iterator[tuple[str, list[str]]]:
             name, lines = label[1], []
         elif label:
             lines.append(f"{label[1]}:")
-        elif line and line[0] not in ".#":
-            lines.append(line.partition("#")[0].strip())
+        elif line and not line.startswith((".", comment)):
+            lines.append(line.partition(comment)[0].strip())
     yield name, lines
 
 
@@ -135,17 +148,17 @@ def _loops(function: str, lines: list[str]) -> list[Loop]:
     parsed = {i: _instruction(line) for i, line in enumerate(lines) if not line.endswith(":")}
     ends: dict[str, int] = {}
     for i, each in parsed.items():
-        target = each.operands[0] if _JUMP.match(each.mnemonic) and each.operands else ""
+        target = each.operands[-1] if _JUMP.match(each.mnemonic) and each.operands else ""
         if places.get(target, i) < i:
             ends[target] = i
     spans = {label: (places[label], end) for label, end in ends.items()}
-    framed = "%rbp" if any(str(each) == "movq %rsp, %rbp" for each in parsed.values()) else "%rsp"
+    frames = {_FRAMES[str(each)] for each in parsed.values() if str(each) in _FRAMES}
     return [
         Loop(
             function,
             label,
             tuple(parsed[i] for i in range(first, last + 1) if i in parsed),
-            frozenset({"%rsp", framed}),
+            frozenset({"%rsp", "sp", *frames}),
         )
         for label, (first, last) in sorted(spans.items(), key=lambda item: item[1])
         if not any(first < a and b <= last for a, b in spans.values())

@@ -23,7 +23,7 @@ from .choosing import Choices
 from .container import write_container
 from .emit import ENTRY, emit_module
 from .layout import dense_layout
-from .link import compile_library
+from .link import Toolchain, compile_library
 from .lowering import Lowering, dtype_name, is_integer
 from .memory import describe_memory, place_values
 from .plan import Plan, Value
@@ -43,6 +43,7 @@ def build(
     strict: bool = False,
     history: Sequence[HistoryEntry | dict[str, Any]] | None = None,
     database: Choices | None = None,
+    toolchain: Toolchain | None = None,
 ) -> Artifact:
     """Compile a graph.
 
@@ -55,6 +56,7 @@ def build(
         strict: Whether an operator that falls back to float is an error.
         history: What to record as done; the graph's own history by default.
         database: Measured choices of kernels, before those that planish ships.
+        toolchain: What links code for other machines than this one.
 
     Raises:
         OperatorError: A fallback with `strict`, or an operator that can't be compiled.
@@ -76,7 +78,7 @@ def build(
         )
     interface = _Interface(graph, integer=io == "integer")
     plans = [Plan(each, _threads(each, threads), database=database) for each in targets]
-    built = [_build_one(graph, plan, interface) for plan in plans]
+    built = [_build_one(graph, plan, interface, toolchain) for plan in plans]
     tensors = joined_tensors(plans)
     manifest = {
         "inputs": interface.describe_inputs(),
@@ -108,7 +110,9 @@ def _threads(target: Target, threads: int) -> int:
     return threads if target.capability is None else 1
 
 
-def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[bytes, dict[str, Any]]:
+def _build_one(
+    graph: Graph, plan: Plan, interface: _Interface, toolchain: Toolchain | None
+) -> tuple[bytes, dict[str, Any]]:
     """Fill an empty plan; return its library, and what the manifest says of how that is called."""
     inputs, outputs = _lower(graph, Lowering(graph, plan), interface)
     plan.workspace_bytes = place_values(plan)
@@ -117,7 +121,7 @@ def _build_one(graph: Graph, plan: Plan, interface: _Interface) -> tuple[bytes, 
 
         return compile_program(plan)
     module = emit_module(plan, inputs, outputs, plan.workspace_bytes)
-    library = compile_library(module, plan.target)
+    library = compile_library(module, plan.target, toolchain)
     return library, {"entry": ENTRY, "needs_runtime": b"__TVMBackend" in library}
 
 

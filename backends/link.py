@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tvm.support import cc
 
 from planish.ir.errors import TargetError
 
+from .cpu import machine
 from .target import Target
 
 # No start files, no symbol tables, sections side by side in few pages: most of a library of this
@@ -28,33 +30,75 @@ LINK_OPTIONS = [
 ]
 
 
-def compile_library(module: Any, target: Target) -> bytes:
+@dataclass(frozen=True)
+class Toolchain:
+    """What links code for other machines than this one.
+
+    Attributes:
+        cross_compiler: A C++ compiler for the target; by default Debian's for its machine, such as
+            "aarch64-linux-gnu-g++".
+        sysroot: The target's root folder, for compilers that don't bring their own.
+    """
+
+    cross_compiler: str | None = None
+    sysroot: str | None = None
+
+
+def compile_library(module: Any, target: Target, toolchain: Toolchain | None = None) -> bytes:
     """Return the shared library of a module.
 
     Raises:
-        TargetError: There is no C++ compiler to link with.
+        TargetError: There is no C++ compiler to link with, or it fails.
     """
-    compiler = cc.get_cc()
-    if not compiler or shutil.which(compiler) is None:
-        raise TargetError(
-            "no C++ compiler found to link the kernels with",
-            cure="install g++ (Debian: apt install g++), or name one in the variable CXX; "
-            "running a finished artifact needs none",
-        )
+    compiler, link = _linker(target, toolchain or Toolchain())
     executable = _compile(module, target)
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         path = Path(folder) / "kernels.so"
         try:
             executable.export_library(
-                str(path), fcompile=cc.create_shared, workspace_dir=folder, options=LINK_OPTIONS
+                str(path), fcompile=link, workspace_dir=folder, options=LINK_OPTIONS
             )
         except RuntimeError as error:
-            first = str(error).strip().splitlines()
             raise TargetError(
-                f"linking the kernels with {compiler} failed: {first[0] if first else error}",
-                cure="check that the compiler works",
+                f"linking the kernels with {compiler} failed: {_complaint(error)}",
+                cure="check that the compiler works, and that it is for the target",
             ) from error
         return path.read_bytes()
+
+
+def _linker(target: Target, toolchain: Toolchain) -> tuple[str, Any]:
+    """Return the compiler that links for a target, and TVM's function that calls it."""
+    if target.machine == machine() or target.stand_in:
+        compiler = cc.get_cc()
+        if not compiler or shutil.which(compiler) is None:
+            raise TargetError(
+                "no C++ compiler found to link the kernels with",
+                cure="install g++ (Debian: apt install g++), or name one in the variable CXX; "
+                "running a finished artifact needs none",
+            )
+        return compiler, cc.create_shared
+    package = f"g++-{target.machine.replace('_', '-')}-linux-gnu"
+    compiler = toolchain.cross_compiler or f"{target.machine}-linux-gnu-g++"
+    if shutil.which(compiler) is None:
+        raise TargetError(
+            f"no compiler {compiler!r} to link code for {target.machine} with",
+            where=target.name,
+            cure=f"install it (Debian: apt install {package}), or name another one with "
+            "--cross-compiler",
+        )
+    options: list[str] = []
+    if toolchain.sysroot is not None:
+        if not Path(toolchain.sysroot).is_dir():
+            raise TargetError(f"the sysroot {toolchain.sysroot!r} is no folder", where=target.name)
+        options.append(f"--sysroot={toolchain.sysroot}")
+    return compiler, cc.cross_compiler(compiler, options=options)
+
+
+def _complaint(error: RuntimeError) -> str:
+    """Return the line of a compiler's message that says most: the last one with an error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if "error" in line.lower() or "not recognized" in line]
+    return (said or lines or [str(error)])[0]
 
 
 def assembly(module: Any, target: Target) -> str:

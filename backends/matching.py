@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from planish.ir.errors import ArtifactError, OptionError
@@ -11,13 +12,32 @@ from .cpu import cpu_flags, machine
 from .cuda.driver import compute_capability
 
 
-def obstacle(entry: dict[str, Any]) -> str | None:
-    """Return why this machine can't run a target of a manifest, or None if it can."""
-    if entry["machine"] == "cuda":
+@dataclass(frozen=True)
+class Processor:
+    """What an artifact would run on.
+
+    Attributes:
+        machine: The instruction set's family: "x86_64", "aarch64".
+        cpu_flags: The processor's features as Linux spells them.
+        called: How messages call it.
+    """
+
+    machine: str
+    cpu_flags: frozenset[str]
+    called: str = "this machine"
+
+
+def obstacle(entry: dict[str, Any], processor: Processor | None = None) -> str | None:
+    """Return why a processor, this one by default, can't run a target of a manifest, or None.
+
+    This machine may have a GPU beside it.
+    """
+    if processor is None and entry["machine"] == "cuda":
         return _gpu_obstacle(entry["name"], *entry["capability"])
-    if entry["machine"] != machine():
-        return f"{entry['name']!r} is for {entry['machine']}, this machine is {machine()}"
-    missing = sorted(set(entry["cpu_flags"]) - cpu_flags())
+    on = processor or Processor(machine(), cpu_flags())
+    if entry["machine"] != on.machine:
+        return f"{entry['name']!r} is for {entry['machine']}, {on.called} is {on.machine}"
+    missing = sorted(set(entry["cpu_flags"]) - on.cpu_flags)
     return f"{entry['name']!r} needs {', '.join(missing)}" if missing else None
 
 
@@ -37,16 +57,22 @@ def _gpu_obstacle(name: str, major: int, minor: int) -> str | None:
     return None if fits else f"{wanted}, this machine's has {found[0]}.{found[1]}"
 
 
-def choose_target(entries: Sequence[dict[str, Any]], wanted: str | None, where: str) -> str:
-    """Return the name of the target to run: the wanted one, else the first that this machine runs.
+def choose_target(
+    entries: Sequence[dict[str, Any]],
+    wanted: str | None,
+    where: str,
+    processor: Processor | None = None,
+) -> str:
+    """Return the name of the target to run: the wanted one, else the first that can run.
 
     Args:
         entries: The manifest's targets, best first.
-        wanted: A target's name; "native" is what this machine runs best, if none has that name.
+        wanted: A target's name; "native" is what the processor runs best, if none has that name.
         where: The artifact, for errors.
+        processor: What it would run on; this machine's by default.
 
     Raises:
-        ArtifactError: This machine runs none of them, or not the wanted one.
+        ArtifactError: The processor runs none of them, or not the wanted one.
         OptionError: The wanted one is not there.
     """
     names = [entry["name"] for entry in entries]
@@ -59,7 +85,7 @@ def choose_target(entries: Sequence[dict[str, Any]], wanted: str | None, where: 
             cure=f"it has {', '.join(names)}",
         )
     candidates = [entry for entry in entries if wanted in (None, entry["name"])]
-    obstacles = [obstacle(entry) for entry in candidates]
+    obstacles = [obstacle(entry, processor) for entry in candidates]
     for entry, reason in zip(candidates, obstacles, strict=True):
         if reason is None:
             return entry["name"]
@@ -68,5 +94,7 @@ def choose_target(entries: Sequence[dict[str, Any]], wanted: str | None, where: 
     raise ArtifactError(
         f"the artifact is for {other}: {'; '.join(map(str, obstacles))}",
         where=where,
-        cure="compile it for a target that this machine has, such as native",
+        cure="compile it for a target that this machine has, such as native"
+        if processor is None
+        else f"compile it for a target that {processor.called} has",
     )

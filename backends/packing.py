@@ -85,19 +85,24 @@ def _channels(recipe: dict[str, Any], values: Array) -> Array:
 def dot_weights(recipe: dict[str, Any], tensors: Tensors) -> Array:
     """[group, block, run, step, lane, neighbour]: see kernels.dot_product.
 
-    With `split`, the lanes of a vector, [..., vector, parity, lane, pair] instead: see
+    In the `order` "halves" the lanes of a `vector` are [..., vector, parity, lane, pair] instead,
+    in "neighbours" [..., vector, neighbour, lane]. Runs are padded to a multiple of `reads`. See
     `kernels.instructions.Instruction`.
     """
     lanes, neighbours = recipe["lanes"], recipe["neighbours"]
     runs = weight_runs(recipe, tensors)
     groups, count, n_runs, _ = runs.shape
-    steps = -(-runs.shape[-1] // neighbours)
+    reads = recipe.get("reads", neighbours)
+    steps = -(-runs.shape[-1] // reads) * (reads // neighbours)
     blocks = -(-count // lanes)
     packed = np.zeros((groups, blocks * lanes, n_runs, steps * neighbours), np.int8)
     packed[:, :count, :, : runs.shape[-1]] = runs
     packed = packed.reshape(groups, blocks, lanes, n_runs, steps, neighbours)
     packed = packed.transpose(0, 1, 3, 4, 2, 5).astype(recipe["dtype"])
-    return split_neighbours(packed, recipe["split"]) if "split" in recipe else packed
+    order = recipe.get("order", "lanes")
+    if order == "halves":
+        return split_neighbours(packed, recipe["vector"])
+    return gather_neighbours(packed, recipe["vector"]) if order == "neighbours" else packed
 
 
 def weight_runs(recipe: dict[str, Any], tensors: Tensors) -> Array:
@@ -124,6 +129,12 @@ def split_neighbours(weights: Array, lanes: int) -> Array:
     *outer, channels, neighbours = weights.shape
     pairs = weights.reshape(*outer, channels // lanes, lanes, neighbours // 2, 2)
     return pairs.swapaxes(-2, -1).swapaxes(-3, -2)
+
+
+def gather_neighbours(weights: Array, lanes: int) -> Array:
+    """[..., vector * lane, neighbour] as [..., vector, neighbour, lane]."""
+    *outer, channels, neighbours = weights.shape
+    return weights.reshape(*outer, channels // lanes, lanes, neighbours).swapaxes(-2, -1)
 
 
 def folded_bias(recipe: dict[str, Any], tensors: Tensors) -> Array:

@@ -2,10 +2,10 @@
 
 A schedule for a processor that is not at hand can't run, but its loops, addresses and packed
 weights can be checked: `stand_in(target)` compiles the same kernels, and every LLVM intrinsic of
-x86 becomes exact TensorIR arithmetic that any x86-64-v3 processor runs, only slower. Results must
-equal the reference as those of the instruction itself do. What a stand-in says about the
-instruction comes from Intel's Intrinsics Guide; the assembly shows that LLVM makes it of the
-intrinsic (see `machine_code`).
+x86 and of NEON becomes exact TensorIR arithmetic that any x86-64-v3 processor runs, only slower.
+Results must equal the reference as those of the instruction itself do. What a stand-in says about
+the instruction comes from Intel's Intrinsics Guide and the Arm Architecture Reference Manual; the
+assembly shows that LLVM makes it of the intrinsic (see `machine_code`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from planish.ir.errors import TargetError
 from .target import Target
 from .targets.x86_64_v3 import FLAGS
 
-_X86 = "llvm.x86."
+_OWN = ("llvm.x86.", "llvm.aarch64.neon.")
 
 
 def stand_in(target: Target) -> Target:
     """Return a target that makes the same choices and loops, without the processor's instructions.
 
     Args:
-        target: For x86.
+        target: For x86 or ARM.
     """
     return replace(target, stand_in=True, cpu_flags=FLAGS)
 
 
 def plain_module(module: Any) -> Any:
-    """Return a tvm.IRModule with every x86 intrinsic spelled in plain arithmetic.
+    """Return a tvm.IRModule with every processor's own intrinsic spelled in plain arithmetic.
 
     Raises:
         TargetError: An intrinsic has no plain spelling here.
@@ -46,10 +46,11 @@ def plain_module(module: Any) -> Any:
 
     def plain_call(call: Any) -> Any:
         name = _intrinsic(call)
-        if not name.startswith(_X86):
+        prefix = next((prefix for prefix in _OWN if name.startswith(prefix)), None)
+        if prefix is None:
             return call  # LLVM spells it on any processor
         for pattern, spell in PLAIN.items():
-            if re.fullmatch(pattern, name.removeprefix(_X86)):
+            if re.fullmatch(pattern, name.removeprefix(prefix)):
                 return spell(*call.args[1:])
         missing.add(name)
         return call
@@ -138,7 +139,33 @@ def _packing(dtype: str, lowest: int, highest: int) -> Callable[[Any, Any], Any]
     return pack
 
 
-# The name after _X86 as a pattern, and the spelling.
+def _matrix_dot(total: Any, left: Any, right: Any) -> Any:
+    """`usmmla`: both operands are two rows of eight; each row of one by each of the other."""
+
+    def chosen(value: Any, rows: list[int], k: int) -> Any:
+        return T.Cast("int32x4", T.Shuffle([value], [8 * row + k for row in rows]))
+
+    terms = [chosen(left, [0, 0, 1, 1], k) * chosen(right, [0, 1, 0, 1], k) for k in range(8)]
+    return sum(terms, total)
+
+
+def _nearest(value: Any) -> Any:
+    """`fcvtns`: what lies above int32 becomes its largest value; what lies below needs no help."""
+    bounded = T.min(value, T.broadcast(T.float32(2147483520), _lanes(value)))
+    return T.call_llvm_pure_intrin(f"int32x{_lanes(value)}", "llvm.lrint", bounded)
+
+
+def _narrowing(dtype: str, lowest: int, highest: int) -> Callable[[Any], Any]:
+    """`sqxtn`, `sqxtun`: one operand narrowed with saturation."""
+
+    def narrow(value: Any) -> Any:
+        wide = T.Cast(f"int32x{_lanes(value)}", value)
+        return T.Cast(f"{dtype}x{_lanes(value)}", _clamped(wide, lowest, highest))
+
+    return narrow
+
+
+# The name after the prefix of _OWN as a pattern, and the spelling.
 PLAIN: dict[str, Callable[..., Any]] = {
     r"(sse2|avx2)\.pmadd\.wd|avx512\.pmaddw\.d\.512": _pair_products,
     r"(ssse3\.pmadd\.ub\.sw\.128|avx2\.pmadd\.ub\.sw|avx512\.pmaddubs\.w\.512)": _saturated_pairs,
@@ -149,4 +176,10 @@ PLAIN: dict[str, Callable[..., Any]] = {
     r"\w+\.packusdw(\.\d+)?": _packing("uint16", 0, (1 << 16) - 1),
     r"\w+\.packsswb(\.\d+)?": _packing("int8", -128, 127),
     r"\w+\.packuswb(\.\d+)?": _packing("uint8", 0, 255),
+    r"u?sdot(\..*)?": _byte_dot,
+    r"usmmla(\..*)?": _matrix_dot,
+    r"smull(\..*)?": lambda left, right: _products(left, right, 1),
+    r"fcvtns(\..*)?": _nearest,
+    r"sqxtn(\..*)?": _narrowing("int16", -(1 << 15), (1 << 15) - 1),
+    r"sqxtun(\..*)?": _narrowing("uint8", 0, 255),
 }

@@ -24,6 +24,9 @@ class Target:
         storage_dtype: How an activation lies in memory between kernels; "int16" holds the same
             values 0..255, expanded for instructions that multiply 16-bit operands.
         layout: Memory order of an activation with height and width.
+        triple: LLVM's name of machine and system. It is fixed, so that code depends on no host.
+        matrix_instruction: The instruction that multiplies small matrices, if there is one; the
+            strategy "matrix" uses it.
         stand_in: Spell the processor's own instructions in plain arithmetic (see `stand_in`).
         capability: NVIDIA's compute capability that the code is for, (8, 0); None: no GPU.
         compact_multiple: An image of few channels, which only dense layers read, keeps its pixels
@@ -44,6 +47,8 @@ class Target:
     activation_dtype: str = "uint8"
     storage_dtype: str = "uint8"
     layout: str = "nhwc"
+    triple: str = "x86_64-unknown-linux-gnu"
+    matrix_instruction: str | None = None
     stand_in: bool = False
     capability: tuple[int, int] | None = None
     compact_multiple: int = 1
@@ -53,9 +58,9 @@ class Target:
     def registers(self) -> int:
         """Vector registers that a tile may fill.
 
-        AVX-512 has 32, also for narrower vectors; LLVM copies and spills in loops that need all.
+        AVX-512 and ARM have 32; LLVM copies and spills in loops that need all.
         """
-        return 31 if self.vector_bits == 512 else 16
+        return 16 if self.vector_bits == 256 else 31
 
     @property
     def tuned_as(self) -> str:
@@ -72,24 +77,24 @@ class Target:
 
     @property
     def machine(self) -> str:
-        """The instruction set's family: "x86_64"; "cuda" for a GPU."""
+        """The instruction set's family: "x86_64", "aarch64"; "cuda" for a GPU.
+
+        Stand-ins are for x86.
+        """
         if self.capability is not None:
             return "cuda"
-        return str(self.tvm_target["mtriple"]).partition("-")[0]
+        return "x86_64" if self.stand_in else self.triple.partition("-")[0]
 
     @property
     def tvm_target(self) -> dict[str, Any]:
-        """The target as TVM spells it. The triple is fixed, so that code depends on no host."""
+        """The target as TVM spells it."""
         if self.capability is not None:
             return {"kind": "cuda", "arch": self.cpu}
-        target: dict[str, Any] = {
-            "kind": "llvm",
-            "mtriple": "x86_64-unknown-linux-gnu",
-            "mcpu": "x86-64-v3" if self.stand_in else self.cpu,
-        }
-        if self.features and not self.stand_in:
-            target["mattr"] = list(self.features)
-        return target
+        if self.stand_in:
+            x86 = "x86_64-unknown-linux-gnu"
+            return {"kind": "llvm", "mtriple": x86, "mcpu": "x86-64-v3"}
+        target: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu}
+        return {**target, "mattr": list(self.features)} if self.features else target
 
 
 def describe_target(target: Target) -> dict[str, Any]:

@@ -18,6 +18,8 @@ import typer
 from rich.console import Console
 
 import planish
+from planish.backends.target import Target
+from planish.backends.targets import find_target
 from planish.ir import ModelError, OptionError, PlanishError, unknown
 from planish.ir.files import write_beside
 
@@ -121,8 +123,9 @@ def main(
     try:
         if write_docs and only:
             raise OptionError("--write-docs takes all networks", cure="leave out --only")
+        pruned_for = find_target(target or ("x86-64-v3" if isa else "native"))
         for group in chosen(only):
-            ready = _ready(group, rows, console)
+            ready = _ready(group, pruned_for, rows, console)
             if ready:
                 measured, machine = measure(ready, options, profile)
                 rows += measured
@@ -143,7 +146,7 @@ def main(
 
 
 def _ready(
-    group: tuple[Network, ...], rows: list[dict[str, Any]], console: Console
+    group: tuple[Network, ...], target: Target, rows: list[dict[str, Any]], console: Console
 ) -> list[tuple[Network, Path]]:
     """Return a group's networks with their files; add a row with a reason for what can't be had."""
     models = BUILD / "models"
@@ -152,7 +155,7 @@ def _ready(
     for network in group:
         with console.status(f"preparing {network.name}"):
             try:
-                found.append((network, prepare(network, models)))
+                found.append((network, prepare(network, models, target)))
             except ModelError as error:
                 rows.append({"network": network.name, "reason": str(error)})
     return found

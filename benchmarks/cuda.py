@@ -74,7 +74,7 @@ def gpu_target() -> str:
 
 def contest(network: Network, batch: int, target: str, runs: int) -> Contest:
     """Measure one network in every runtime that is there."""
-    path = prepare(network, BUILD)
+    path = prepare(network, BUILD, find_target(target))
     graph = planish.capture(path)
     artifact = planish.compile(graph, target=target, batch=batch)
     images = network.samples(batch, seed=7)

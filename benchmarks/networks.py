@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import planish
 from planish import passes
+from planish.backends.target import Target
 from planish.examples.fashion_mnist.model import teacher
 from planish.ir import ModelError
 from planish.onnx_export import export_onnx
@@ -48,23 +49,28 @@ class Network:
     keep: float | None = None
     goal: float | None = None
 
-    @property
-    def file(self) -> str:
-        """Name of its ONNX file."""
-        return "".join(c if c.isalnum() else "-" for c in self.name.lower()).strip("-") + ".onnx"
+    def file(self, multiple: int) -> str:
+        """Return the name of its ONNX file; of a pruned one, with channels in a multiple."""
+        name = "".join(c if c.isalnum() else "-" for c in self.name.lower()).strip("-")
+        return f"{name}.onnx" if self.keep is None else f"{name}-{multiple}.onnx"
 
     def samples(self, count: int, seed: int) -> Tensor:
         """Return `count` random samples, float32 [count, *shape] in 0..1."""
         return torch.rand(count, *self.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def prepare(network: Network, folder: Path) -> Path:
+def prepare(network: Network, folder: Path, target: Target) -> Path:
     """Return the network's quantized ONNX file, made if it isn't there.
+
+    Args:
+        network: Which one.
+        folder: Where files lie.
+        target: What it is measured for: pruning leaves channels in multiples that it likes.
 
     Raises:
         ModelError: What it is made of isn't installed.
     """
-    path = folder / network.file
+    path = folder / network.file(target.channel_multiple)
     if path.exists():
         return path
     torch.manual_seed(0)
@@ -74,7 +80,7 @@ def prepare(network: Network, folder: Path) -> Path:
     graph = planish.capture(module.eval(), network.samples(2, seed=0))
     prune = [] if network.keep is None else [passes.PruneChannels(macs=network.keep)]
     steps = planish.Pipeline([*prune, passes.FoldBatchNorm(), passes.InsertQDQ()])
-    quantized = steps.run(graph, [network.samples(_BATCH, seed=1)], target="x86-64-v3").graph
+    quantized = steps.run(graph, [network.samples(_BATCH, seed=1)], target=target).graph
     return export_onnx(quantized, path)
 
 

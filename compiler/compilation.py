@@ -19,6 +19,7 @@ from planish.passes.lower_to_integer import LowerToInteger
 if TYPE_CHECKING:
     from planish.backends.artifact import Artifact
     from planish.backends.choosing import Choices
+    from planish.backends.link import Toolchain
     from planish.backends.target import Target
 
 
@@ -31,6 +32,8 @@ def compile(
     io: Literal["float", "integer"] = "float",
     strict: bool = False,
     database: str | os.PathLike[str] | Choices | None = None,
+    cross_compiler: str | None = None,
+    sysroot: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compile a graph; the graph itself is untouched.
 
@@ -46,6 +49,9 @@ def compile(
         strict: Make an operator that falls back to float an error.
         database: A folder that `planish.tune` filled for this target (or what answers like one):
             measured choices of kernels, before those that planish ships.
+        cross_compiler: The C++ compiler that links code for another machine than this one, such as
+            "aarch64-linux-gnu-g++", which is the default for 64-bit ARM.
+        sysroot: The other machine's root folder, for compilers that don't bring their own.
 
     Raises:
         OptionError: An unknown target or option value, a target given twice, or a database that
@@ -69,12 +75,23 @@ def compile(
             strict=strict,
             history=fixed.history,
             database=choices,
+            toolchain=_toolchain(cross_compiler, sysroot),
         )
     except (MemoryError, OverflowError) as error:
         raise OptionError(
             f"the network at batch {batch} does not fit this machine's memory",
             cure="compile it for a smaller batch",
         ) from error
+
+
+def _toolchain(
+    cross_compiler: str | None, sysroot: str | os.PathLike[str] | None
+) -> Toolchain | None:
+    if cross_compiler is None and sysroot is None:
+        return None
+    from planish.backends.link import Toolchain
+
+    return Toolchain(cross_compiler, None if sysroot is None else os.fspath(sysroot))
 
 
 def backend_graph(graph: Graph, batch: int = 1) -> Graph:

@@ -134,7 +134,7 @@ class Result:
         return {**found, **times, **apart, **self.facts}
 
 
-def _silent(text: str) -> None:
+def silent(text: str) -> None:
     """Tell nobody."""
 
 
@@ -142,7 +142,7 @@ def measure(
     subjects: Sequence[Subject],
     settings: Settings,
     folder: Path,
-    progress: Callable[[str], object] = _silent,
+    progress: Callable[[str], object] = silent,
 ) -> list[Result]:
     """Measure models in planish and in other runtimes, all in turns.
 

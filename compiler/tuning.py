@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from planish.backends.builder import fill_plan
 from planish.backends.plan import Plan
+from planish.backends.remote.address import parse_address
+from planish.backends.remote.targets import target_for
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database
 from planish.backends.tuning.tuner import (
@@ -36,6 +38,7 @@ def tune(
     seconds: float | None = None,
     rpc_tracker: str | None = None,
     device_key: str | None = None,
+    rpc: str | None = None,
     measure_seconds: float = MEASURE_SECONDS,
     progress: Callable[[Progress], None] | None = None,
     seed: int = 0,
@@ -55,12 +58,15 @@ def tune(
         seconds: How long to go on at most.
         rpc_tracker: "host:port" of TVM's RPC tracker, to measure on the servers that it knows.
         device_key: The key of those servers.
+        rpc: "host:port" of one device's RPC server, to measure there instead; "native" is then
+            the best target for that device.
         measure_seconds: How long one measurement takes; longer is less noisy.
         progress: Called after each measurement, perhaps from another thread.
         seed: Of the search, where there are more choices than trials.
 
     Raises:
-        OptionError: A bad option, or a database of another target.
+        OptionError: A bad option, a database of another target, or "native" for a device that
+            doesn't tell what it is.
         TargetError: Nothing here can run the target's code, or no tracker or server answers.
         VerifyError: The graph breaks an invariant of its level.
     """
@@ -70,6 +76,8 @@ def tune(
     for name, value in (("seconds", seconds), ("measure_seconds", measure_seconds)):
         if value is not None and not value > 0:
             raise OptionError(f"{name} is {value}, it must be above 0")
+    if rpc is not None and rpc_tracker is not None:
+        raise OptionError("measure on one device or on a tracker's", cure="leave out one of both")
     if (rpc_tracker is None) != (device_key is None):
         raise OptionError(
             "a tracker and a device key belong together",
@@ -80,7 +88,8 @@ def tune(
         from planish.backends.tuning.remote import parse_tracker
 
         tracker = parse_tracker(rpc_tracker)
-    chosen = find_target(target)
+    server = parse_address(rpc, "device", "127.0.0.1:9090") if rpc is not None else None
+    chosen = find_target(target) if server is None else target_for(server, target)
     plan = Plan(chosen, threads)
     fill_plan(backend_graph(graph, batch), plan)
     if not plan.layers:
@@ -95,6 +104,7 @@ def tune(
         seconds=seconds,
         tracker=tracker,
         key=device_key or "",
+        server=server,
         measure_seconds=measure_seconds,
         progress=progress,
         seed=seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from planish.backends.cuda.driver import compute_capability
 
 if TYPE_CHECKING:
     from planish.datasets import Dataset
+    from tests.arm import Emulated
 
 GOLDEN = Path(__file__).parent / "golden"
 REFRESH = "--refresh-golden"
@@ -70,6 +71,27 @@ def fashion() -> Dataset:
 def torchfree_python() -> Path:
     """A Python that has planish and what an artifact needs, but neither torch nor onnx."""
     return Path(os.environ["PLANISH_TORCHFREE_PYTHON"])
+
+
+@pytest.fixture(scope="session")
+def emulated() -> Iterator[Callable[[str], Emulated]]:
+    """`emulated("cortex-a76")` is an ARM processor that runs artifacts; mark the test `arm`."""
+    from planish.ir.errors import TargetError
+    from tests.arm import Emulated, set_up
+
+    processors: dict[str, Emulated] = {}
+
+    def processor(cpu: str) -> Emulated:
+        if cpu not in processors:
+            try:
+                processors[cpu] = Emulated(set_up(), cpu)
+            except TargetError as error:
+                pytest.fail(str(error), pytrace=False)
+        return processors[cpu]
+
+    yield processor
+    for each in processors.values():
+        each.close()
 
 
 @pytest.fixture

@@ -117,13 +117,14 @@ def build(
         return form.widened(let(whole))
 
     def load_column(x: Any, at: Any) -> list[list[Any]]:
-        """Interleaved rows of one input column, by group and part."""
+        """Interleaved rows of one input column, by group and part; nothing of unread groups."""
         needed = [r for r in range(seen.reach(0)) if _is_read(seen, r)]
         pixels = {r: load_pixel(x, at + r * x_steps[1]) for r in needed}
-        return [
-            form.interleaved([pixels.get(g * form.group + i) for i in range(form.group)])
-            for g in range(seen.groups)
-        ]
+        found: list[list[Any]] = []
+        for first in range(0, seen.groups * form.group, form.group):
+            group = [pixels.get(first + i) for i in range(form.group)]
+            found.append([] if group == [None] * form.group else form.interleaved(group))
+        return found
 
     def weight_at(first: Any, tap: int, row: int, group: int, part: int) -> Any:
         index = ((tap * rows + row) * seen.groups + group) * form.parts + part

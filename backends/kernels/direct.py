@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import Any
 
 from .epilogue import SCALARS
-from .instructions import INSTRUCTIONS
+from .instructions import INSTRUCTIONS, Instruction
 from .statements import T, kernel, let, load, loop, store
-from .tiles import Tiles
+from .tiles import Tiles, in_pairs
 
 
 def build(instruction: str, window: tuple[int, int, int], **layout: Any) -> Any:
@@ -25,29 +25,20 @@ def build(instruction: str, window: tuple[int, int, int], **layout: Any) -> Any:
 
     Args:
         instruction: A name in INSTRUCTIONS.
-        window: (runs, steps of a run, elements from one run to the next).
+        window: (runs, steps of a run, elements from one run to the next); a step reads as many
+            activations as the instruction says.
         layout: What `Tiles` takes.
     """
     dot = INSTRUCTIONS[instruction]
-    tiles = Tiles(**layout)
-    lanes, vectors, distances = tiles.lanes, tiles.tile[2], tiles.distances(tiles.x_steps)
+    tiles = Tiles(**layout, paired=dot.paired)
     runs, steps, run_step = window
+    add_step = _add_group if dot.operands is None else _add_groups
 
     def multiply(tensors: dict[str, Any], sums: list[Any], start: Any, block: Any) -> None:
-        x, weights = tensors["x"], tensors["weights"]
         with loop(runs) as r, loop(steps) as s:
-            at = ((block * runs + r) * steps + s) * (tiles.width * dot.group)
-            packed = [
-                let(load(weights, at + v * lanes * dot.group, lanes * dot.group))
-                for v in range(vectors)
-            ]
-            first = let(start + r * run_step + s * dot.group)
-            for pixel_sums, distance in zip(sums, distances, strict=True):
-                group = x.vload([first + distance], f"{dot.storage}x{dot.group}")
-                shared = let(T.reinterpret("int32", group))
-                for v, weight in enumerate(packed):
-                    total = dot.multiply(lanes, load(pixel_sums, v * lanes, lanes), shared, weight)
-                    store(pixel_sums, v * lanes, total, lanes)
+            at = ((block * runs + r) * steps + s) * (tiles.width * dot.reads)
+            first = start + r * run_step + s * dot.reads
+            add_step(dot, tiles, tensors, sums, first, at)
 
     def body(**tensors: Any) -> None:
         tiles.emit(multiply, tensors)
@@ -55,3 +46,45 @@ def build(instruction: str, window: tuple[int, int, int], **layout: Any) -> Any:
     pointers = [("x", dot.storage), ("weights", dot.weight), ("bias", "int32")]
     pointers += [("multiplier", "float32"), ("y", dot.storage), ("other", dot.storage)]
     return kernel(pointers, SCALARS, body)
+
+
+def _add_group(
+    dot: Instruction, tiles: Tiles, tensors: dict[str, Any], sums: list[Any], first: Any, at: Any
+) -> None:
+    """Add what one group of activations of each pixel gives, pixel by pixel."""
+    lanes, x = tiles.lanes, tensors["x"]
+    size = lanes * dot.group
+    packed = [let(load(tensors["weights"], at + v * size, size)) for v in range(tiles.tile[2])]
+    first = let(first)
+    for pixel_sums, distance in zip(sums, tiles.distances(tiles.x_steps), strict=True):
+        group = x.vload([first + distance], f"{dot.storage}x{dot.group}")
+        shared = let(T.reinterpret("int32", group))
+        for v, weight in enumerate(packed):
+            total = dot.multiply(lanes, load(pixel_sums, v * lanes, lanes), shared, weight)
+            store(pixel_sums, v * lanes, total, lanes)
+
+
+def _add_groups(
+    dot: Instruction, tiles: Tiles, tensors: dict[str, Any], sums: list[Any], first: Any, at: Any
+) -> None:
+    """Add what `reads` activations of each pixel give, vector of weights by vector."""
+    lanes, x = tiles.lanes, tensors["x"]
+    assert dot.operands is not None
+    first = let(first)
+    read = [
+        let(load(x, first + distance, dot.reads)) for distance in tiles.distances(tiles.x_steps)
+    ]
+    together = in_pairs(read) if dot.paired else [(activations,) for activations in read]
+    operands = [dot.operands(*activations) for activations in together]
+    # Of a pair a register of sums holds half of the channels that it holds of one pixel.
+    size, vectors = lanes * dot.group, tiles.tile[2]
+    if dot.paired:
+        size, vectors = size // 2, 2 * vectors
+    for group in range(dot.reads // dot.group):
+        for v in range(vectors):
+            weight = let(load(tensors["weights"], at + (group * vectors + v) * size, size))
+            for pixel_sums, groups in zip(sums, operands, strict=True):
+                so_far = load(pixel_sums, v * lanes, lanes)
+                store(
+                    pixel_sums, v * lanes, dot.multiply(lanes, so_far, groups[group], weight), lanes
+                )

@@ -130,7 +130,7 @@ def build(
                                 )
                             ]
                         for p in T.unroll(pixels):
-                            activations: T.let[T.int32] = T.reinterpret(
+                            shared: T.let[T.int32] = T.reinterpret(
                                 "int32",
                                 X.vload([x_pixel[p] + start + s * group], f"{storage}x{group}"),
                             )
@@ -139,7 +139,7 @@ def build(
                                 accumulator[T.ramp(at, 1, lanes)] = dot.multiply(
                                     lanes,
                                     accumulator[T.ramp(at, 1, lanes)],
-                                    activations,
+                                    dot.operand(shared),
                                     weight[T.ramp(v * lanes * group, 1, lanes * group)],
                                 )
                 for p in T.unroll(pixels):

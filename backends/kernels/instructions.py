@@ -8,8 +8,16 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from . import arm
+
+# LLVM writes loops of at most so many long turns one after the other.
+UNROLLED = 3
 # Buffers are views of raw pointers; the extent only has to be larger than any index.
 ANY = 1 << 30
+
+
+def _as_it_is(activations: Any) -> Any:
+    return activations
 
 
 @dataclass(frozen=True)
@@ -20,10 +28,17 @@ class Instruction:
         group: Neighbouring input channels that one 32-bit lane multiplies.
         storage: Dtype of activations in memory.
         weight: Dtype of packed weights.
-        split: Whether the packed weights of a vector are those of each lane's even neighbours, then
-            those of its odd ones, instead of all neighbours lane by lane.
-        multiply: `multiply(lanes, accumulator, activations, weights)`: the new accumulator, from
-            an int32 that holds `group` activations, broadcast, and a vector of weights.
+        order: How the weights of a vector of lanes lie: "lanes" (all neighbours lane by lane),
+            "halves" (those of each lane's even neighbours, then those of its odd ones) or
+            "neighbours" (all lanes neighbour by neighbour).
+        multiply: `multiply(lanes, accumulator, operand, weights)`: the new accumulator.
+        operand: From an int32 that holds `group` activations, what `multiply` takes.
+        ones: What `multiply` takes for `group` activations of one.
+        reads: Activations of a pixel that one step of `kernels.direct` reads, a multiple of group.
+        operands: From a vector of `reads` activations, or two of a pair of pixels, what `multiply`
+            takes for each group.
+        shift: What is taken from each activation, for instructions that take signed ones.
+        paired: Whether an operand holds the activations of two pixels.
         temporaries: Registers that it needs beside sums, weights and activations: a tile that
             leaves none spills in its inner loop.
     """
@@ -32,18 +47,50 @@ class Instruction:
     storage: str
     weight: str
     multiply: Callable[[int, Any, Any, Any], Any]
-    split: bool = False
+    order: str = "lanes"
+    operand: Callable[[Any], Any] = _as_it_is
+    ones: int = 0x01010101
+    reads: int = 4
+    operands: Callable[..., list[Any]] | None = None
+    shift: int = 0
+    paired: bool = False
     temporaries: int = 0
 
-    def fits(self, pixels: int, vectors: int, registers: int) -> bool:
-        """Whether a tile leaves room for its weights, one activation and the temporaries."""
-        weights = vectors * (2 if self.split else 1)
-        return pixels * vectors + weights + 1 + self.temporaries <= registers
+    @property
+    def weights_at_once(self) -> int:
+        """Vectors of weights that one multiplication of a vector of lanes reads."""
+        return 2 if self.order == "halves" else 1
+
+    def fits(self, pixels: int, vectors: int, registers: int, steps: int = 1) -> bool:
+        """Whether a tile leaves room for its weights, its activations and the temporaries.
+
+        Args:
+            pixels: Of the tile.
+            vectors: Of output channels.
+            registers: That the tile may fill.
+            steps: Of a run: LLVM unrolls a few, and reads the next one's activations meanwhile.
+        """
+        if self.operands is None:  # one activation at a time, all weights of a step
+            live = pixels * vectors + vectors * self.weights_at_once + 1
+        else:  # all pixels' activations, two vectors of weights
+            pixels += pixels % 2 if self.paired else 0
+            live = pixels * vectors + pixels * (2 if 1 < steps <= UNROLLED else 1) + 2
+        return live + self.temporaries <= registers
+
+    def position(self, lane: Any, neighbour: Any, lanes: int) -> Any:
+        """Return where in a vector of packed weights a lane's neighbour stands."""
+        if self.order == "halves":
+            return neighbour % 2 * (2 * lanes) + lane * 2 + neighbour // 2
+        if self.order == "neighbours":
+            return neighbour * lanes + lane
+        return lane * self.group + neighbour
 
     def packing(self, lanes: int) -> dict[str, Any]:
         """What the recipe "dot-weights" has to know, for vectors of this many lanes."""
-        common = {"neighbours": self.group, "dtype": self.weight}
-        return {**common, "split": lanes} if self.split else common
+        known: dict[str, Any] = {"neighbours": self.group, "dtype": self.weight}
+        if self.order != "lanes":
+            known |= {"order": self.order, "vector": lanes}
+        return known
 
 
 def pair_dot(lanes: int, left: Any, right: Any) -> Any:
@@ -85,9 +132,50 @@ def _vpdpbusd(lanes: int, accumulator: Any, activations: Any, weights: Any) -> A
 
 INSTRUCTIONS: dict[str, Instruction] = {
     "vpmaddwd": Instruction(
-        group=4, storage="uint8", weight="int16", multiply=_vpmaddwd, split=True, temporaries=3
+        group=4, storage="uint8", weight="int16", multiply=_vpmaddwd, order="halves", temporaries=3
     ),
     "vpdpbusd": Instruction(group=4, storage="uint8", weight="int8", multiply=_vpdpbusd),
+    "smlal": Instruction(
+        group=4,
+        storage="uint8",
+        weight="int16",
+        multiply=arm.smlal,
+        order="neighbours",
+        operand=arm.words,
+        reads=8,
+        operands=arm.groups_of_words,
+        # LLVM sums some products before it adds them to a sum.
+        temporaries=8,
+    ),
+    "sdot": Instruction(
+        group=4,
+        storage="uint8",
+        weight="int8",
+        multiply=arm.sdot,
+        operand=arm.signed_bytes,
+        ones=arm.SIGNED_ONES,
+        reads=16,
+        operands=arm.groups_of_signed_bytes,
+        shift=128,
+    ),
+    "usdot": Instruction(
+        group=4,
+        storage="uint8",
+        weight="int8",
+        multiply=arm.usdot,
+        operand=arm.unsigned_bytes,
+        reads=16,
+        operands=arm.groups_of_bytes,
+    ),
+    "usmmla": Instruction(
+        group=8,
+        storage="uint8",
+        weight="int8",
+        multiply=arm.usmmla,
+        reads=16,
+        operands=arm.groups_of_pairs,
+        paired=True,
+    ),
 }
 
 
@@ -102,7 +190,7 @@ def spread(value: Any, lanes: int) -> Any:
 
 
 def nearest_int(value: Any, lanes: int) -> Any:
-    """Round float32 to int32, to nearest, ties to even (one vcvtps2dq)."""
+    """Round float32 to int32, to nearest, ties to even (one `vcvtps2dq`)."""
     return T.call_llvm_pure_intrin(vector("int32", lanes), "llvm.lrint", value)
 
 

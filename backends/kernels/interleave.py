@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import arm
 from .instructions import pair_dot
 from .narrowing import four_to_bytes, words
 from .statements import T, let
@@ -22,7 +23,8 @@ class Interleaving:
     """How one instruction reads interleaved vectors.
 
     Attributes:
-        instruction: "vpdpbusd": four bytes a channel; "vpdpwssd" or "vpmaddwd": two words.
+        instruction: "vpdpbusd", "sdot" or "usdot": four bytes a channel; "vpdpwssd" or "vpmaddwd":
+            two words; "smlal": one word.
         lanes: int32 lanes of a vector.
     """
 
@@ -32,12 +34,17 @@ class Interleaving:
     @property
     def group(self) -> int:
         """Values of a channel that are multiplied at once."""
-        return 4 if self.instruction == "vpdpbusd" else 2
+        return {"vpdpwssd": 2, "vpmaddwd": 2, "smlal": 1}.get(self.instruction, 4)
 
     @property
     def parts(self) -> int:
         """Vectors of int32 that one vector of channels becomes."""
-        return self.group
+        return 2 if self.group == 2 else 4
+
+    @property
+    def shift(self) -> int:
+        """What is taken from each activation, for an instruction that takes signed ones."""
+        return 128 if self.instruction == "sdot" else 0
 
     @property
     def channels(self) -> int:
@@ -51,6 +58,9 @@ class Interleaving:
 
     def widened(self, bytes_: Any) -> Any:
         """Return loaded bytes as the instruction's operands: words need a conversion."""
+        if self.shift:
+            moved = T.bitwise_xor(bytes_, T.broadcast(T.uint8(self.shift), self.channels))
+            return let(T.reinterpret(f"int8x{self.channels}", moved))
         return bytes_ if self.group == 4 else let(T.Cast(f"int16x{self.channels}", bytes_))
 
     def interleaved(self, rows: Sequence[Any | None]) -> list[Any]:
@@ -58,6 +68,9 @@ class Interleaving:
         first = next(row for row in rows if row is not None)
         wide = 8 if self.group == 2 else 16
         level = [first if row is None else row for row in rows]
+        if self.group == 1:
+            starts = range(0, self.channels, self.lanes)
+            return [T.Shuffle([first], list(range(i, i + self.lanes))) for i in starts]
         if self.group == 2:
             return self._zipped(level[0], level[1], wide, 1)
         upper = self._zipped(level[0], level[1], wide, 1)
@@ -90,6 +103,12 @@ class Interleaving:
         kind, bits = f"int32x{self.lanes}", 32 * self.lanes
         if self.instruction == "vpmaddwd":
             return total + pair_dot(self.lanes, values, weights)
+        if self.instruction == "smlal":
+            return total + arm.long_product(values, weights)
+        if self.instruction == "sdot":
+            return arm.sdot(self.lanes, total, values, weights)
+        if self.instruction == "usdot":
+            return arm.usdot(self.lanes, total, values, weights)
         name = f"llvm.x86.avx512.{self.instruction}.{bits}"
         return T.call_llvm_pure_intrin(kind, name, total, values, weights)
 

@@ -5,9 +5,11 @@ zero point for `vpmaddwd` (int16) and 128 for `vpdpbusd` (int8). With `delta = m
 
     sum((a - za) * (b - zb)) = sum(a * value) + delta * sum(a) - za * (sum(value) + k * delta):
 
-the accumulators start at a term of their row plus a term of their column. All of it is exact,
-modulo 2**32. Packed b is [matrix, block, step, lane, neighbour], zero past k; with an instruction
-that splits neighbours, [..., vector, parity, lane, pair] (see `instructions.Instruction`).
+the accumulators start at a term of their row plus a term of their column. An instruction that
+takes `a - s` in place of a (`Instruction.shift`) has `za - s` in place of za, and as each row's sum
+is that of a itself, `- delta * s * k` joins the term of the column. All of it is exact, modulo
+2**32. Packed b is [matrix, block, step, lane, neighbour], zero past k, in the instruction's order
+(see `instructions.Instruction`).
 """
 
 # TVMScript spells the type of a pointer as a call.
@@ -35,13 +37,9 @@ def build_pack(
     dot = INSTRUCTIONS[instruction]
     group, storage, packed = dot.group, dot.storage, dot.weight
     width = lanes * vectors
-    ones = sum(1 << (i * 32 // group) for i in range(group))
-    split = dot.split
-    # Where in a vector of packed b the neighbours of each lane stand.
-    order = [j * lanes + lane for lane in range(lanes) for j in range(group)]
-    if split:
-        evens_odds = [range(parity, group, 2) for parity in (0, 1)]
-        order = [j * lanes + i for half in evens_odds for i in range(lanes) for j in half]
+    # Which of `group` rows of `lanes` values stands at each place of a vector of packed b.
+    places = {dot.position(i, j, lanes): j * lanes + i for i in range(lanes) for j in range(group)}
+    order = [places[place] for place in range(lanes * group)]
 
     def zipped(buffer: Any, at: Any, step: Any) -> Any:
         """`group` rows of b, `lanes` of each, in the order of packed b."""
@@ -53,10 +51,8 @@ def build_pack(
 
     def place(column: Any, j: Any) -> Any:
         """Where neighbour j of a block's column stands in a step of packed b."""
-        if not split:
-            return column * group + j
         vector = column // lanes * (lanes * group)
-        return vector + j % 2 * (2 * lanes) + column % lanes * 2 + j // 2
+        return vector + dot.position(column % lanes, j, lanes)
 
     loop = T.parallel if parallel else T.serial
 
@@ -75,6 +71,7 @@ def build_pack(
         moved: T.int32,
         delta: T.int32,
         factor: T.int32,
+        offset: T.int32,
     ) -> None:
         T.func_attr({"tirx.noalias": True})
         B = T.decl_buffer((ANY,), storage, data=b)
@@ -100,7 +97,10 @@ def build_pack(
                             found[T.ramp(0, 1, group)] = moved_from(
                                 B[T.ramp(start + n * n_step + s * group, 1, group)], moved, group
                             )
-                            if split:
+                            if dot.order == "neighbours":
+                                for j in T.unroll(group):
+                                    P[at + place(v * lanes + lane, j)] = found[j]
+                            elif dot.order == "halves":
                                 for parity in T.unroll(2):
                                     P[T.ramp(column_at + parity * (2 * lanes), 1, 2)] = found[
                                         T.ramp(parity, 2, 2)
@@ -116,7 +116,7 @@ def build_pack(
                     total[T.ramp(v * lanes, 1, lanes)] = dot.multiply(
                         lanes,
                         total[T.ramp(v * lanes, 1, lanes)],
-                        T.int32(ones),
+                        dot.operand(T.int32(dot.ones)),
                         P[T.ramp(at + v * lanes * group, 1, lanes * group)],
                     )
             for tail in T.serial(steps - whole):
@@ -132,7 +132,7 @@ def build_pack(
                             total[i] = total[i] + value
             C[T.ramp(task * width, 1, width)] = (
                 total[T.ramp(0, 1, width)] + T.broadcast(depth * delta, width)
-            ) * T.broadcast(factor, width)
+            ) * T.broadcast(factor, width) + T.broadcast(offset, width)
 
     return kernel
 
@@ -264,7 +264,7 @@ def build(
                             )
                         ]
                     for p in T.unroll(rows):
-                        activations: T.let[T.int32] = T.reinterpret(
+                        shared: T.let[T.int32] = T.reinterpret(
                             "int32",
                             A.vload(
                                 [a_first + (first + p) * a_row + s * group], f"{storage}x{group}"
@@ -275,7 +275,7 @@ def build(
                             accumulator[T.ramp(sum_at, 1, lanes)] = dot.multiply(
                                 lanes,
                                 accumulator[T.ramp(sum_at, 1, lanes)],
-                                activations,
+                                dot.operand(shared),
                                 weight[T.ramp(v * lanes * group, 1, lanes * group)],
                             )
                 for p in T.unroll(rows):

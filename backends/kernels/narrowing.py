@@ -2,6 +2,7 @@
 
 `vpackssdw` and `vpackuswb` narrow two vectors to one with saturation, inside each 128-bit part.
 Four vectors of int32 become one of bytes, whose 128-bit parts hold four lanes of each in turn.
+Vectors of four lanes are NEON's, which `sqxtn` and `sqxtun` narrow to the same.
 
 Why it is exact: wanted is `clamp(rne(product) + zero_point, lo, hi)` with 0 <= lo <= hi <= 255.
 `vcvtps2dq` rounds to nearest even, and gives the right number for products below 2**31 (beyond, the
@@ -13,8 +14,10 @@ outside 0..255, which is outside lo..hi or its edge: so the last clamp gives wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from . import arm
 from .instructions import nearest_int
 from .statements import T, let
 
@@ -32,12 +35,11 @@ def words(products: Sequence[Any], zero_point: Any | None, lanes: int) -> list[A
         zero_point: int16 scalar, 0..255; None is 0.
         lanes: Lanes of a product.
     """
-    whole = [let(nearest_int(product, lanes)) for product in products]
-    name = {4: "sse2.packssdw.128", 8: "avx2.packssdw", 16: "avx512.packssdw.512"}[lanes]
+    rounded = arm.nearest_int if lanes == arm.LANES else partial(nearest_int, lanes=lanes)
+    whole = [let(rounded(product)) for product in products]
     kind = f"int16x{2 * lanes}"
     packed = [
-        let(T.call_llvm_pure_intrin(kind, f"llvm.x86.{name}", a, b))
-        for a, b in zip(whole[::2], whole[1::2], strict=True)
+        let(_narrowed_words(a, b, lanes)) for a, b in zip(whole[::2], whole[1::2], strict=True)
     ]
     if zero_point is None:
         return packed
@@ -56,10 +58,24 @@ def four_to_bytes(
         bounds: uint8 scalars, lo and hi; None is 0 and 255.
         lanes: Lanes of a product.
     """
-    name = {4: "sse2.packuswb.128", 8: "avx2.packuswb", 16: "avx512.packuswb.512"}[lanes]
     both = words(products, zero_point, lanes)
-    narrow = T.call_llvm_pure_intrin(f"uint8x{4 * lanes}", f"llvm.x86.{name}", *both)
-    return let(clamped(narrow, bounds, 4 * lanes))
+    return let(clamped(_narrowed_bytes(both[0], both[1], lanes), bounds, 4 * lanes))
+
+
+def _narrowed_words(low: Any, high: Any, lanes: int) -> Any:
+    """Narrow two int32 vectors to int16 with saturation, inside each 128-bit part."""
+    if lanes == arm.LANES:
+        return arm.narrowed_words(low, high)
+    name = {8: "avx2.packssdw", 16: "avx512.packssdw.512"}[lanes]
+    return T.call_llvm_pure_intrin(f"int16x{2 * lanes}", f"llvm.x86.{name}", low, high)
+
+
+def _narrowed_bytes(low: Any, high: Any, lanes: int) -> Any:
+    """Narrow two int16 vectors to uint8 with saturation, inside each 128-bit part."""
+    if lanes == arm.LANES:
+        return arm.narrowed_bytes(low, high)
+    name = {8: "avx2.packuswb", 16: "avx512.packuswb.512"}[lanes]
+    return T.call_llvm_pure_intrin(f"uint8x{4 * lanes}", f"llvm.x86.{name}", low, high)
 
 
 def clamped(narrow: Any, bounds: Sequence[Any] | None, lanes: int) -> Any:
@@ -72,6 +88,8 @@ def clamped(narrow: Any, bounds: Sequence[Any] | None, lanes: int) -> Any:
 
 def in_order(narrow: Any, lanes: int) -> Any:
     """Return what `four_to_bytes` gives with the lanes of each product side by side."""
+    if lanes == arm.LANES:
+        return narrow
     order = [
         part * 16 + number * 4 + i
         for number in range(4)

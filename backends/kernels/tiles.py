@@ -8,7 +8,7 @@ early instead of being short.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class Tiles:
         clamped: See there.
         shifted: See there.
         parallel: Share the tasks between the threads of TVM's pool.
+        paired: A vector of sums holds those of two pixels, half of the channels of each.
     """
 
     lanes: int
@@ -54,6 +55,7 @@ class Tiles:
     clamped: bool = True
     shifted: bool = True
     parallel: bool = False
+    paired: bool = False
 
     @property
     def width(self) -> int:
@@ -101,12 +103,35 @@ class Tiles:
     def _begin(self, bias: Any, block: Any) -> list[Any]:
         """Return a buffer of sums a pixel: TVM keeps no more than 1 KiB of one on the stack."""
         rows, columns, vectors = self.tile
-        sums = [local(self.width, "int32") for _ in range(rows * columns)]
+        pixels = rows * columns
+        if self.paired:
+            return self._begin_pairs(bias, block, -(-pixels // 2))
+        sums = [local(self.width, "int32") for _ in range(pixels)]
         for v in range(vectors):
             first = let(load(bias, (block * vectors + v) * self.lanes, self.lanes))
             for pixel_sums in sums:
                 store(pixel_sums, v * self.lanes, first, self.lanes)
         return sums
+
+    def _begin_pairs(self, bias: Any, block: Any, pairs: int) -> list[Any]:
+        """Return a buffer of sums a pair: two channels of both pixels in a vector of four lanes."""
+        sums = [local(2 * self.width, "int32") for _ in range(pairs)]
+        for v in range(self.tile[2]):
+            first = let(load(bias, block * self.width + v * self.lanes, self.lanes))
+            for half in range(2):
+                repeated = let(T.Shuffle([first], [2 * half, 2 * half + 1] * 2))
+                for pair_sums in sums:
+                    store(pair_sums, (2 * v + half) * self.lanes, repeated, self.lanes)
+        return sums
+
+    def _total(self, sums: list[Any], pixel: int, vector: int) -> Any:
+        """Return a vector of channels of one pixel."""
+        lanes = self.lanes
+        if not self.paired:
+            return load(sums[pixel], vector * lanes, lanes)
+        halves = [load(sums[pixel // 2], (2 * vector + half) * lanes, lanes) for half in range(2)]
+        own = pixel % 2 * 2
+        return T.Shuffle(halves, [own, own + 1, own + 4, own + 5])
 
     def _finish(
         self,
@@ -122,14 +147,20 @@ class Tiles:
         other_distances = self.distances(self.other_steps) if self.other_steps else y_distances
         results = [
             Result(
-                let(load(pixel_sums, v * lanes, lanes)),
+                let(self._total(sums, p, v)),
                 load(tensors["multiplier"], (block * vectors + v) * lanes, lanes),
                 y_at + (y_distances[p] + v * lanes),
                 None if other_at is None else other_at + (other_distances[p] + v * lanes),
                 beside=v > 0,
                 half=(block == self.blocks - 1) if self.narrow and v == vectors - 1 else None,
             )
-            for p, pixel_sums in enumerate(sums)
+            for p in range(len(y_distances))
             for v in range(vectors)
         ]
         finish.store(tensors, results)
+
+
+def in_pairs(values: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return neighbours as pairs; the last of an odd number is its own neighbour."""
+    even = [*values, *values[-1:]] if len(values) % 2 else list(values)
+    return list(zip(even[::2], even[1::2], strict=True))

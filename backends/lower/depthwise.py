@@ -8,7 +8,6 @@ from math import ceil
 
 from ..kernels import Kernel
 from ..kernels.depthwise import Window
-from ..kernels.instructions import INSTRUCTIONS
 from ..kernels.interleave import Interleaving
 from ..plan import Plan, Pointer
 from .layer import Knobs, Layer, Strategy, is_bounded
@@ -17,6 +16,14 @@ from .layer import Knobs, Layer, Strategy, is_bounded
 PARALLEL_MACS = 200_000
 # How many of the best settings are worth measuring.
 OFFERED = 12
+# Those that a processor with a certain dot-product instruction has for this.
+INSTRUCTIONS = {
+    "vpdpbusd": ("vpdpbusd", "vpdpwssd"),
+    "vpmaddwd": ("vpmaddwd",),
+    "smlal": ("smlal",),
+    "sdot": ("sdot", "smlal"),
+    "usdot": ("usdot", "smlal"),
+}
 # Output pixels of a tile are written out one by one; more make code without end.
 LARGEST_TILE = 8
 
@@ -80,7 +87,7 @@ class Depthwise(Strategy):
             "depthwise-bias",
             **layer.weight_recipe,
             bias=layer.bias,
-            x_zero_point=layer.x_zero_point,
+            x_zero_point=layer.x_zero_point - form.shift,
             **common,
         )
         multiplier = plan.parameter("depthwise-multiplier", multiplier=layer.multiplier, **common)
@@ -118,10 +125,8 @@ def _settings(layer: Layer, plan: Plan) -> Iterator[Knobs]:
     """Yield every setting that can be computed."""
     _, height, width, _ = layer.y.layout.pixels
     stored = -(-layer.out_channels // 8) * 8
-    instructions = ["vpdpbusd", "vpdpwssd"]
-    if plan.target.instruction != "vpdpbusd":
-        instructions = ["vpmaddwd"]
-    for instruction, copies in product(instructions, (1, 2, 4, 8)):
+    instructions = INSTRUCTIONS[plan.target.instruction]
+    for instruction, copies in ((i, c) for i in instructions for c in (1, 2, 4, 8)):
         channels = Interleaving(instruction, plan.target.lanes).channels // copies
         if channels > stored or channels < 8:
             continue

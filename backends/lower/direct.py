@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..kernels import Kernel
-from ..kernels.instructions import INSTRUCTIONS
+from ..kernels.instructions import INSTRUCTIONS, Instruction
 from ..plan import Plan, Pointer
 from .geometry import Geometry, find_geometry, run_steps
 from .layer import Knobs, Layer, Strategy, find_ending
@@ -53,16 +53,38 @@ def split_channels(channels: int, lanes: int, vectors: int) -> list[Part]:
     return parts
 
 
-def tile_cycles(rows: int, columns: int, vectors: int, steps: int) -> float:
-    """Return the cycles of one tile: two multiplications and two loads a cycle, then the results.
+def tile_cycles(dot: Instruction, pixels: int, vectors: int, steps: int) -> float:
+    """Return the cycles of one tile: its steps, then the results.
 
-    A sum waits four cycles for its last addition; a result takes about four. Of more than 24 sums
-    the results leave no registers for the next tile to begin beside them (measured: 5 %).
+    A result takes about four. Of more than 24 sums the results leave no registers for the next tile
+    to begin beside them (measured: 5 %).
     """
-    pixels = rows * columns
-    step = max(pixels * vectors / 2, (pixels + vectors) / 2, 4)
     crowded = 1.06 if pixels * vectors > 24 else 1
-    return (steps * step + 4 * pixels * vectors + 12) * crowded
+    return (steps * step_cycles(dot, pixels, vectors) + 4 * pixels * vectors + 12) * crowded
+
+
+def step_cycles(dot: Instruction, pixels: int, vectors: int) -> float:
+    """Return the cycles of one step: two multiplications and two loads each.
+
+    A sum waits four cycles for its last addition. On ARM, where a step reads several groups, also
+    at most four instructions a cycle, and one `smlal` (Cortex-A76 Software Optimization Guide,
+    section 3.15).
+    """
+    if dot.operands is None:
+        return max(pixels * vectors / 2, (pixels + vectors) / 2, 4)
+    groups = dot.reads // dot.group
+    if dot.paired:
+        pixels += pixels % 2
+    single = dot.order == "neighbours"
+    multiplications = groups * pixels * vectors * (4 if single else 1)
+    loads = pixels + groups * vectors * (2 if single or dot.paired else 1)
+    moved = pixels if single or dot.shift or dot.paired else 0
+    return max(
+        multiplications / (1 if single else 2),
+        loads / 2,
+        (multiplications + loads + moved) / 4,
+        4 * groups,
+    )
 
 
 class Direct(Strategy):
@@ -78,20 +100,24 @@ class Direct(Strategy):
             and bool(layer.macs)
         )
 
+    def instruction(self, plan: Plan) -> str:
+        """The instruction that multiplies."""
+        return plan.target.instruction
+
     def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
         """Tiles, the one of fewest reckoned cycles first."""
         geometry = find_geometry(layer)
-        dot = INSTRUCTIONS[plan.target.instruction]
-        steps = layer.kernel[0] * run_steps(layer, dot.group)
+        dot = INSTRUCTIONS[self.instruction(plan)]
+        steps = run_steps(layer, dot.reads)
         found: list[tuple[float, tuple[int, int, int]]] = []
         for rows, columns, vectors in product((1, 2, 3, 4), range(1, 17), range(1, 9)):
             pixels = rows * columns
             if rows > geometry.lines or columns > geometry.length:
                 continue
-            if not dot.fits(pixels, vectors, plan.target.registers):
+            if not dot.fits(pixels, vectors, plan.target.registers, steps):
                 continue
             tile = (rows, columns, vectors)
-            found.append((_layer_cycles(layer, plan, geometry, tile, steps), tile))
+            found.append((_layer_cycles(layer, plan, geometry, tile, dot), tile))
         found.sort()
         return [{"rows": r, "columns": c, "vectors": v} for _, (r, c, v) in found[:OFFERED]]
 
@@ -99,17 +125,18 @@ class Direct(Strategy):
         """One kernel call for the blocks of full width, one for what is left."""
         wanted = (int(knobs["rows"]), int(knobs["columns"]))
         for part in split_channels(layer.out_channels, plan.target.lanes, int(knobs["vectors"])):
-            _emit_part(layer, part, wanted, plan)
+            _emit_part(layer, part, wanted, plan, self.instruction(plan))
 
 
 def _layer_cycles(
-    layer: Layer, plan: Plan, geometry: Geometry, tile: tuple[int, int, int], steps: int
+    layer: Layer, plan: Plan, geometry: Geometry, tile: tuple[int, int, int], dot: Instruction
 ) -> float:
     rows, columns, vectors = tile
+    steps = layer.kernel[0] * run_steps(layer, dot.reads)
     tiles = geometry.images * -(-geometry.lines // rows) * -(-geometry.length // columns)
     parts = split_channels(layer.out_channels, plan.target.lanes, vectors)
     return tiles * sum(
-        part.blocks * tile_cycles(rows, columns, part.vectors, steps) for part in parts
+        part.blocks * tile_cycles(dot, rows * columns, part.vectors, steps) for part in parts
     )
 
 
@@ -123,8 +150,10 @@ def tiles_of_a_task(geometry: Geometry, tile: tuple[int, int], blocks: int, thre
     return -(-tiles // chunks)
 
 
-def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> None:
-    dot = INSTRUCTIONS[plan.target.instruction]
+def _emit_part(
+    layer: Layer, part: Part, tile: tuple[int, int], plan: Plan, instruction: str
+) -> None:
+    dot = INSTRUCTIONS[instruction]
     geometry = find_geometry(layer)
     rows, columns = tile
     parallel = plan.parallel(layer.macs, PARALLEL_MACS)
@@ -132,14 +161,14 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
     residual = layer.residual
     kernel = Kernel.of(
         "direct",
-        instruction=plan.target.instruction,
+        instruction=instruction,
         lanes=plan.target.lanes,
         tile=(rows, columns, part.vectors),
         pixels=(geometry.images, geometry.lines, geometry.length),
         x_steps=geometry.x,
         y_steps=geometry.y,
         other_steps=geometry.other,
-        window=(layer.kernel[0], run_steps(layer, dot.group), row * layer.dilation[0]),
+        window=(layer.kernel[0], run_steps(layer, dot.reads), row * layer.dilation[0]),
         blocks=part.blocks,
         chunk=tiles_of_a_task(geometry, tile, part.blocks, plan.threads if parallel else 1),
         narrow=part.narrow,
@@ -153,13 +182,14 @@ def _emit_part(layer: Layer, part: Part, tile: tuple[int, int], plan: Plan) -> N
         **layer.weight_recipe,
         merged_pixel=pixel,
         **dot.packing(plan.target.lanes),
+        **({"reads": dot.reads} if dot.reads != dot.group else {}),
         **common,
     )
     bias = plan.parameter(
         "dot-bias",
         **layer.weight_recipe,
         bias=layer.bias,
-        x_zero_point=layer.x_zero_point,
+        x_zero_point=layer.x_zero_point - dot.shift,
         **common,
     )
     multiplier = plan.parameter("dot-multiplier", multiplier=layer.multiplier, **common)

@@ -31,6 +31,12 @@ class Blocks:
         return self.lanes * self.vectors
 
 
+def narrow_blocks(first: int, count: int, plan: Plan) -> Blocks:
+    """Return blocks of 8 channels: activations are padded to multiples of them."""
+    lanes = min(plan.target.lanes, 8)
+    return Blocks(first, count, lanes, 8 // lanes)
+
+
 def split_channels(layer: Layer, plan: Plan) -> list[Blocks]:
     """Choose blocks of output channels: the target's tile, then 8 wide for the rest."""
     count = layer.out_channels // layer.groups
@@ -39,7 +45,7 @@ def split_channels(layer: Layer, plan: Plan) -> list[Blocks]:
     if layer.groups > 1:
         if count % width == 0:
             return [Blocks(0, count, lanes, width // lanes)]
-        return [Blocks(0, count, 8, 1)]
+        return [narrow_blocks(0, count, plan)]
     full = count // width * width
     parts = [Blocks(0, full, lanes, width // lanes)] if full else []
     if count - full:
@@ -47,7 +53,7 @@ def split_channels(layer: Layer, plan: Plan) -> list[Blocks]:
         parts.append(
             Blocks(full, rest, lanes, width // lanes)
             if -(-rest // 8) * 8 == width
-            else Blocks(full, rest, 8, 1)
+            else narrow_blocks(full, rest, plan)
         )
     return parts
 
@@ -185,7 +191,7 @@ def _parameters(layer: Layer, blocks: Blocks, plan: Plan) -> tuple[Parameter, Pa
         "dot-bias",
         **layer.weight_recipe,
         bias=layer.bias,
-        x_zero_point=layer.x_zero_point,
+        x_zero_point=layer.x_zero_point - instruction.shift,
         **common,
     )
     multiplier = plan.parameter("dot-multiplier", multiplier=layer.multiplier, **common)

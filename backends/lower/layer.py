@@ -143,6 +143,7 @@ STRATEGIES: dict[str, str] = {
     "depthwise": ".depthwise:Depthwise",
     "winograd": ".winograd:Winograd",
     "hybrid": ".hybrid:Hybrid",
+    "matrix": ".matrix:Matrix",
     "direct": ".direct:Direct",
     "dot-product": ".dot_product:DotProduct",
 }

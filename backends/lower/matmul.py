@@ -16,7 +16,7 @@ from ..kernels.instructions import INSTRUCTIONS
 from ..layout import Layout, as_rows, dense_layout, row_layout
 from ..lowering import Lowering
 from ..plan import Parameter, Plan, Value, scratch
-from .dot_product import CHUNK_BYTES, PARALLEL_MACS, Blocks, choose_pixels
+from .dot_product import CHUNK_BYTES, PARALLEL_MACS, Blocks, choose_pixels, narrow_blocks
 
 _matmul_dq = torch.ops.planish.matmul_dq.default
 _permute = torch.ops.aten.permute.default
@@ -45,10 +45,11 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
     batch = y.layout.shape[:-2]
     parallel = plan.parallel(prod(y.layout.shape) * depth, PARALLEL_MACS)
     a_zero, b_zero = (int(values[f"{s}_zero_point"]) + v.shift for s, v in (("a", a), ("b", b)))
-    moved = 128 if INSTRUCTIONS[plan.target.instruction].weight == "int8" else b_zero
-    packed, column_terms = _pack(
-        plan, b, beside, blocks, parallel, (moved, moved - b_zero, -a_zero), label
-    )
+    dot = INSTRUCTIONS[plan.target.instruction]
+    moved = 128 if dot.weight == "int8" else b_zero
+    delta = moved - b_zero
+    numbers = (moved, delta, dot.shift - a_zero, -delta * dot.shift * depth)
+    packed, column_terms = _pack(plan, b, beside, blocks, parallel, numbers, label)
     row_terms = _row_terms(plan, a, moved - b_zero, parallel, label) if moved != b_zero else None
     rows = choose_pixels(n_rows, blocks, plan)
     tiles, n_blocks = -(-n_rows // rows), -(-columns // blocks.width)
@@ -82,7 +83,7 @@ def matmul(lowering: Lowering, node: torch.fx.Node) -> None:
             n_blocks,
             columns,
             n_rows,
-            -(-depth // INSTRUCTIONS[plan.target.instruction].group),
+            -(-depth // dot.group),
             a.layout.steps[-2],
             y.layout.steps[-2],
             float(values["multiplier"]),
@@ -112,7 +113,7 @@ def _choose_blocks(columns: int, plan: Plan) -> Blocks:
     width = plan.target.tile[1]
     lanes = min(plan.target.lanes, width)
     if columns <= 8 < width:
-        return Blocks(0, columns, 8, 1)
+        return narrow_blocks(0, columns, plan)
     return Blocks(0, columns, lanes, width // lanes)
 
 
@@ -170,7 +171,7 @@ def _pack(
     beside: str,
     blocks: Blocks,
     parallel: bool,
-    numbers: tuple[int, int, int],
+    numbers: tuple[int, int, int, int],
     label: str,
 ) -> tuple[Value, Value]:
     """Emit the packing of b; return packed b and its columns' terms."""
@@ -191,11 +192,10 @@ def _pack(
         parallel=parallel,
     )
     k_step, n_step = b.layout.steps[-2:]
-    moved, delta, minus_a_zero = numbers
     plan.call(
         kernel,
         [b, packed, terms, table],
-        [matrices, n_blocks, columns, depth, k_step, n_step, moved, delta, minus_a_zero],
+        [matrices, n_blocks, columns, depth, k_step, n_step, *numbers],
         label,
     )
     return packed, terms

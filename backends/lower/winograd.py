@@ -17,6 +17,8 @@ from .layer import Knobs, Layer, Strategy, find_ending
 # A sum below this comes back from the scaled one; see kernels.winograd.
 LIMIT = 1 << 25
 # Bytes of transformed inputs and sums that shall stay in the second cache together.
+# What a processor with 16-bit products has for the direct way; the kernel's transforms are x86's.
+WITH_WORDS = ("vpmaddwd", "vpdpbusd")
 SCRATCH_BYTES = 640 * 1024
 # How many of the best settings are worth measuring.
 OFFERED = 12
@@ -26,11 +28,11 @@ class Winograd(Strategy):
     """Dense 3x3 layers of stride 1."""
 
     def fits(self, layer: Layer, plan: Plan) -> bool:
-        """The shape is right, an image holds a tile, and no sum can leave 2**25."""
+        """The shape is right, an image holds a tile, no sum can leave 2**25; x86 has the kernel."""
         _, height, width, _ = layer.y.layout.pixels
         shape = (layer.kernel, layer.stride, layer.dilation)
         return (
-            plan.target.instruction in INSTRUCTIONS
+            plan.target.instruction in WITH_WORDS
             and shape == ((3, 3), (1, 1), (1, 1))
             and layer.groups == 1
             and layer.phase is None
@@ -61,7 +63,7 @@ def largest_sum(weight: np.ndarray) -> int:
 def _direct_cycles(layer: Layer, plan: Plan) -> float:
     """Return the cycles of the direct way: its multiplications, two a cycle."""
     dot = INSTRUCTIONS[plan.target.instruction]
-    products = dot.group // 2 if dot.split else dot.group
+    products = dot.group // dot.weights_at_once
     return layer.macs / (products * plan.target.lanes * 2) / _threads(layer, plan)
 
 

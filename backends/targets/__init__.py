@@ -22,6 +22,9 @@ TARGETS: dict[str, str] = {
     "x86-avxvnni": "x86_avxvnni:x86_avxvnni",
     "x86-64-v4": "x86_64_v4:x86_64_v4",
     "x86-64-v3": "x86_64_v3:x86_64_v3",
+    "armv8-i8mm": "armv8_i8mm:armv8_i8mm",
+    "armv8-dotprod": "armv8_dotprod:armv8_dotprod",
+    "armv8": "armv8:armv8",
     "native": "native:native",
 }
 BEST_FIRST: tuple[str, ...] = tuple(name for name in TARGETS if name != "native")

@@ -17,6 +17,7 @@ def cuda_sm80() -> Target:
         instruction="mma-s8",
         vector_bits=128,
         tile=(4, 8),
+        channel_multiple=16,
         capability=(8, 0),
         compact_multiple=4,
         task_lanes=4,

@@ -16,7 +16,7 @@ def native() -> Target:
     """Return the best target for this machine, under the name "native".
 
     Raises:
-        TargetError: It is no x86 processor with AVX2.
+        TargetError: It is neither an x86 processor with AVX2 nor a 64-bit ARM processor.
     """
     best = best_for(machine(), cpu_flags())
     return replace(best, name="native", description=f"this processor: {best.name}")

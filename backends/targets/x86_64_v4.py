@@ -21,4 +21,5 @@ def x86_64_v4() -> Target:
         instruction="vpmaddwd",
         vector_bits=512,
         tile=(8, 16),
+        channel_multiple=16,
     )

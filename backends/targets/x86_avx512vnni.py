@@ -19,4 +19,5 @@ def x86_avx512vnni() -> Target:
         instruction="vpdpbusd",
         vector_bits=512,
         tile=(8, 16),
+        channel_multiple=16,
     )

@@ -88,14 +88,21 @@ class Settings:
     Attributes:
         threads: Threads that the kernels use.
         seconds: How long to measure both together.
-        tracker: (host, port) of an RPC tracker, or None for this machine.
+        tracker: (host, port) of an RPC tracker that lends servers, or None.
         key: Which of the tracker's devices.
+        server: (host, port) of the server that measures, or None.
     """
 
     threads: int
     seconds: float
     tracker: tuple[str, int] | None = None
     key: str = ""
+    server: tuple[str, int] | None = None
+
+    @property
+    def remote(self) -> bool:
+        """Whether another machine measures."""
+        return self.tracker is not None or self.server is not None
 
 
 def store(folder: Path, built: Isolated) -> Path:
@@ -229,7 +236,7 @@ class LocalKernel:
 
 
 def measure_remote(folder: str, base_folder: str, settings: Settings) -> Timed:
-    """Measure a choice on a server that the tracker gives; one copy of the parameters each."""
+    """Measure a choice on a server; one copy of the parameters each."""
     from .remote import Session
 
     with Session(settings) as session:

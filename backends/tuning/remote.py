@@ -1,4 +1,4 @@
-"""Servers behind TVM's RPC tracker: who is there, and measuring on one of them.
+"""Measuring on a server: a certain one, or one that TVM's RPC tracker lends.
 
 A tracker (`python -m tvm.exec.rpc_tracker`) knows servers (`python -m tvm.exec.rpc_server --tracker
 HOST:PORT --key KEY`) and lends each to one client at a time.
@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import rpc, runtime
 from tvm.rpc import base
 
-from planish.ir.errors import OptionError, TargetError, first_line
+from planish.ir.errors import TargetError, first_line
 
+from ..remote.address import ANSWER, address_text, parse_address, require_server
+from ..remote.device import Device
 from .measuring import Settings, Stored
 
-# Seconds for a tracker to answer; it only looks its answer up.
-_ANSWER = 5.0
 # Seconds after which a server ends a session by itself.
 _SESSION = 60
 
@@ -37,10 +36,7 @@ def parse_tracker(text: str) -> tuple[str, int]:
     Raises:
         OptionError: It is spelled otherwise.
     """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise OptionError(f"the tracker {text!r} is not host:port", cure="write 127.0.0.1:9190")
-    return host.strip("[]"), int(port)
+    return parse_address(text, "tracker", "127.0.0.1:9190")
 
 
 def list_servers(tracker: tuple[str, int], key: str) -> list[str]:
@@ -53,7 +49,7 @@ def list_servers(tracker: tuple[str, int], key: str) -> list[str]:
         base.sendjson(connection, [base.TrackerCode.SUMMARY])
         answer = base.recvjson(connection)[1]
     found = [item for item in answer["server_info"] if item["key"] == f"server:{key}"]
-    return sorted(_address(*item["addr"]) for item in found)
+    return sorted(address_text(item["addr"]) for item in found)
 
 
 def require_servers(tracker: tuple[str, int], key: str) -> list[str]:
@@ -66,32 +62,41 @@ def require_servers(tracker: tuple[str, int], key: str) -> list[str]:
     if not found:
         raise TargetError(
             f"the tracker knows no server with key {key!r}",
-            where=_address(*tracker),
-            cure=f"start one: python -m tvm.exec.rpc_server --tracker {_address(*tracker)} "
+            where=address_text(tracker),
+            cure=f"start one: python -m tvm.exec.rpc_server --tracker {address_text(tracker)} "
             f"--key {key}",
         )
     return found
 
 
-def _address(host: str | None, port: int) -> str:
-    return f"{host}:{port}"
+def count_servers(settings: Settings) -> int:
+    """Return how many servers can measure.
+
+    Raises:
+        TargetError: None does.
+    """
+    if settings.server is not None:
+        require_server(settings.server)
+        return 1
+    assert settings.tracker is not None
+    return len(require_servers(settings.tracker, settings.key))
 
 
 def _connect(tracker: tuple[str, int]) -> socket.socket:
     """Return a connection to a tracker; TVM's own would try for a minute."""
     try:
-        connection = socket.create_connection(tracker, timeout=_ANSWER)
+        connection = socket.create_connection(tracker, timeout=ANSWER)
         connection.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
         magic = struct.unpack("<i", base.recvall(connection, 4))[0]
     except OSError as error:
         raise TargetError(
             f"no RPC tracker answers: {error.strerror or error}",
-            where=_address(*tracker),
+            where=address_text(tracker),
             cure=f"start one: python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port {tracker[1]}",
         ) from error
     if magic != base.RPC_TRACKER_MAGIC:
         connection.close()
-        raise TargetError("this is no RPC tracker", where=_address(*tracker))
+        raise TargetError("this is no RPC tracker", where=address_text(tracker))
     return connection
 
 
@@ -112,7 +117,7 @@ def _lend(connection: socket.socket, tracker: tuple[str, int], key: str) -> tupl
 
 
 class Session:
-    """A server lent by the tracker, for one measurement.
+    """A server, for one measurement.
 
     Attributes:
         server: Its address, "host:port".
@@ -125,44 +130,46 @@ class Session:
             TargetError: No tracker answers.
             LostServerError: The server does not answer.
         """
-        assert settings.tracker is not None
-        with _connect(settings.tracker) as connection:
-            try:
-                host, port, matchkey = _lend(connection, settings.tracker, settings.key)
-                self.server = _address(host, port)
-                self._session: Any = rpc.connect(host, port, matchkey, _SESSION)
-            except (OSError, RuntimeError, ValueError) as error:
-                raise LostServerError(f"no server: {first_line(error)}") from error
+        self._device = _borrow(settings)
+        self.server = self._device.address
         self._settings = settings
-        self._loaded = 0
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        # Dropping the last reference ends the session; the server goes back to the tracker.
-        self._session = None
+        self._device.close()  # the server goes back to the tracker
         if kind is not None and issubclass(kind, RuntimeError | OSError):
             raise LostServerError(f"server {self.server}: {first_line(error[0])}")  # type: ignore[arg-type]
 
     def load(self, stored: Stored) -> _Loaded:
         """Upload a kernel with its parameters and workspace."""
-        self._loaded += 1
-        # The rules' own choice is measured beside itself too: a loaded file must stay as it is.
-        name = f"kernel{self._loaded}.so"
-        return _Loaded(self._session, stored, self._settings.threads, name)
+        return _Loaded(self._device, stored, self._settings.threads)
+
+
+def _borrow(settings: Settings) -> Device:
+    """Return a session with the server of the settings, or with a free one of their tracker."""
+    if settings.server is not None:
+        try:
+            return Device(settings.server, seconds=_SESSION)
+        except TargetError as error:
+            raise LostServerError(str(error)) from error
+    assert settings.tracker is not None
+    with _connect(settings.tracker) as connection:
+        try:
+            host, port, matchkey = _lend(connection, settings.tracker, settings.key)
+            return Device((host, port), matchkey, _SESSION)
+        except (OSError, ValueError, TargetError) as error:
+            raise LostServerError(f"no server: {first_line(error)}") from error
 
 
 class _Loaded:
-    def __init__(self, session: Any, stored: Stored, threads: int, name: str) -> None:
-        session.upload(str(stored.folder / "kernel.so"), name)
+    def __init__(self, device: Device, stored: Stored, threads: int) -> None:
         self._stored = stored
-        self._module = session.load_module(name)
-        if threads > 1:
-            session.get_function("runtime.config_threadpool")(1, threads)
-        self._device = session.cpu(0)
+        self._device = device
+        self._module = device.load(stored.folder / "kernel.so", threads)
         arrays = (np.array([0, 1], np.int32), stored.parameters, stored.workspace)
-        self._tensors = [runtime.tensor(array, device=self._device) for array in arrays]
+        self._tensors = [device.tensor(array) for array in arrays]
 
     def first_output(self) -> NDArray[Any]:
         status = self._module[self._stored.entry](*self._tensors)
@@ -171,7 +178,5 @@ class _Loaded:
         return self._stored.output(self._tensors[2].numpy()).copy()
 
     def seconds(self, count: int) -> float:
-        timer = self._module.time_evaluator(
-            self._stored.entry, self._device, number=count, repeat=1
-        )
-        return float(timer(*self._tensors).results[0]) * count
+        clock = self._device.clock(self._module, self._stored.entry, count)
+        return float(clock(*self._tensors)[0]) * count

@@ -1,8 +1,9 @@
 """MetaSchedule's builder and runner for planish's kernels.
 
 The builder makes a library of each choice in this process. The runner measures in other processes:
-one for this machine, or as many as an RPC tracker has servers. Each measurement is in the database
-before the next one begins; what could not be measured because of a server is tried on another one.
+one for this machine or one device, or as many as an RPC tracker has servers. Each measurement is in
+the database before the next one begins; what could not be measured because of a server is tried on
+another one.
 """
 
 from __future__ import annotations
@@ -147,7 +148,8 @@ class Shop:
         self, task: Task, number: int, timed: Timed | None, error: str | None, *, again: bool
     ) -> None:
         """Write down what became of a choice."""
-        choice, base, local = task.choices[number], task.base, self.settings.tracker is None
+        choice, base, settings = task.choices[number], task.base, self.settings
+        device = f"{settings.key} {timed.server if timed else ''}".strip()
         record = Record(
             workload=task.workload,
             strategy=choice.strategy,
@@ -156,7 +158,7 @@ class Shop:
             us=round(timed.us, 4) if timed and not error else None,
             base_us=round(timed.base_us, 4) if timed and not error else None,
             rounds=timed.rounds if timed else 0,
-            device="local" if local else f"{self.settings.key} {timed.server if timed else ''}",
+            device=device if settings.remote else "local",
             error=error,
         )
         with self._lock:
@@ -282,7 +284,7 @@ class Measuring:
             workers: How many measure at once: 1 on this machine.
         """
         self._shop = shop
-        self._remote = shop.settings.tracker is not None
+        self._remote = shop.settings.remote
         self._threads = ThreadPoolExecutor(workers)
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._workers = [Worker(remote=self._remote, patience=_PATIENCE) for _ in range(workers)]
@@ -329,7 +331,7 @@ class Measuring:
         settings = self._shop.settings
         if trial.again:
             settings = replace(settings, seconds=4 * settings.seconds)
-        attempts = _ATTEMPTS if settings.tracker else _ATTEMPTS_HERE
+        attempts = _ATTEMPTS if settings.remote else _ATTEMPTS_HERE
         for attempt in range(1, attempts + 1):
             try:
                 return worker.measure(trial.folder, trial.base_folder, settings)
@@ -358,12 +360,12 @@ class Measuring:
         """Whether another try may succeed; stop where no server is left."""
         if self._shop.reason:
             return False
-        if self._shop.settings.tracker is None:
+        if not self._shop.settings.remote:
             return True
-        from .remote import require_servers
+        from .remote import count_servers
 
         try:
-            require_servers(self._shop.settings.tracker, self._shop.settings.key)
+            count_servers(self._shop.settings)
         except TargetError as error:
             self._shop.stop("no server is left", error)
             return False

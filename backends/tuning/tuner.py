@@ -146,6 +146,7 @@ def tune_plan(
     seconds: float | None = None,
     tracker: tuple[str, int] | None = None,
     key: str = "",
+    server: tuple[str, int] | None = None,
     measure_seconds: float = MEASURE_SECONDS,
     progress: Callable[[Progress], None] | None = None,
     seed: int = 0,
@@ -162,6 +163,7 @@ def tune_plan(
         seconds: How long to go on at most.
         tracker: (host, port) of an RPC tracker whose servers measure; this machine by default.
         key: The key of those servers.
+        server: (host, port) of an RPC server that measures alone, instead.
         measure_seconds: How long one measurement takes, half of it for the rules' own choice.
         progress: Called after each measurement, perhaps from another thread.
         seed: Of the search.
@@ -170,7 +172,8 @@ def tune_plan(
         TargetError: This machine can't run the target's code, or there is no tracker or server.
         PlanishError: The rules' own choice can't be built, or the database can't be written.
     """
-    workers = _workers(plan, tracker, key)
+    settings = Settings(plan.threads, measure_seconds, tracker, key, server)
+    workers = _workers(plan, settings)
     begun = time.monotonic()
     tasks = collect_tasks(plan)
     new = {task.workload: task.new(database.known(task.workload, task.base)) for task in tasks}
@@ -180,7 +183,7 @@ def tune_plan(
         shop = Shop(
             tasks,
             database,
-            Settings(plan.threads, measure_seconds, tracker, key),
+            settings,
             Path(folder),
             limit=trials,
             deadline=None if seconds is None else begun + seconds,
@@ -204,23 +207,23 @@ def tune_plan(
     )
 
 
-def _workers(plan: Plan, tracker: tuple[str, int] | None, key: str) -> int:
+def _workers(plan: Plan, settings: Settings) -> int:
     """Return how many measurements can run at once."""
     if plan.target.capability is not None:
         raise TargetError(
             f"target {plan.target.name!r} is a GPU, whose kernels can't be tuned",
             cure="choose a target for a processor",
         )
-    if tracker is not None:
-        from .remote import require_servers
+    if settings.remote:
+        from .remote import count_servers
 
-        return len(require_servers(tracker, key))
+        return count_servers(settings)
     missing = sorted(set(plan.target.cpu_flags) - cpu_flags())
     if plan.target.tvm_target["mtriple"].split("-")[0] != machine() or missing:
         lacks = f"lacks {', '.join(missing)}" if missing else f"is {machine()}"
         raise TargetError(
             f"this machine can't run code for {plan.target.name}: it {lacks}",
-            cure="measure on one that can: --rpc-tracker HOST:PORT --device-key KEY",
+            cure="measure on one that can: --rpc HOST:PORT",
         )
     return 1
 

@@ -22,6 +22,7 @@ from .inspect import inspect
 from .lists import passes, targets
 from .run import run
 from .tune import tune
+from .unpack import unpack
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -108,6 +109,7 @@ app.command(rich_help_panel=_MODELS)(compress)
 app.command("compile", rich_help_panel=_MODELS)(compile_)
 app.command(rich_help_panel=_MODELS)(tune)
 app.command(rich_help_panel=_MODELS)(export)
+app.command(rich_help_panel=_MODELS)(unpack)
 app.command(rich_help_panel=_MODELS)(run)
 app.command(rich_help_panel=_MODELS)(bench)
 app.command(rich_help_panel=_LISTS)(passes)

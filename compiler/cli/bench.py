@@ -12,6 +12,7 @@ import typer
 from planish.ir.errors import OptionError
 
 from .console import print_json, say, stderr, stdout
+from .devices import RPC_HELP, device_address
 from .models import MODEL_HELP, SHAPE_HELP, is_artifact, load_model
 from .tables import NOTHING
 
@@ -44,6 +45,7 @@ def bench(
     database: Annotated[
         Path | None, typer.Option(help="A folder that `planish tune` filled for the target.")
     ] = None,
+    rpc: Annotated[str | None, typer.Option(help=RPC_HELP)] = None,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -54,6 +56,11 @@ def bench(
     chosen = target or ("native" if isa is None else "x86-64-v3")
     counts = _counts(threads)
     shapes = input_shape or []
+    if rpc is not None and (profile or against or isa):
+        raise OptionError(
+            "--rpc times planish's whole calls on a device",
+            cure="leave out --profile, --against and --isa",
+        )
     if profile:
         _check_profile(models, against)
         from .profile import show_profiles
@@ -67,11 +74,16 @@ def bench(
 
     names = tuple(name.strip() for name in against.split(",") if name.strip())
     settings = Settings(names, chosen, batch=batch, runs=runs, isa=isa, database=database)
-    results = _measure([_subject(m, shapes, target) for m in models], counts, settings)
-    if as_json:
-        print_json(_json(results, settings))
+    if rpc is not None:
+        results = _measure_there(models, shapes, counts, settings, device_address(rpc))
+        order = f"on {rpc}, by its own clock"
     else:
-        _print(results)
+        results = _measure([_subject(m, shapes, target) for m in models], counts, settings)
+        order = "in turns"
+    if as_json:
+        print_json(_json(results, settings, rpc))
+    else:
+        _print(results, order)
 
 
 def _counts(text: str | None) -> list[int]:
@@ -104,12 +116,17 @@ def _subject(model: str, shapes: Sequence[str], target: str | None) -> Subject:
     from ..side_by_side import Subject
 
     path = Path(model)
-    if path.suffix == ".planish" or is_artifact(path):
+    if _is_artifact(model):
         from planish.backends import load
 
         return Subject(model, artifact=load(path, target))
     onnx = path if path.suffix == ".onnx" else None
     return Subject(model, load_model(model, shapes), onnx=onnx)
+
+
+def _is_artifact(model: str) -> bool:
+    path = Path(model)
+    return path.suffix == ".planish" or is_artifact(path)
 
 
 def _measure(
@@ -128,12 +145,36 @@ def _measure(
     return found
 
 
-def _json(results: Sequence[Result], settings: Settings) -> dict[str, Any]:
+def _measure_there(
+    models: Sequence[str],
+    shapes: Sequence[str],
+    counts: Sequence[int],
+    settings: Settings,
+    address: tuple[str, int],
+) -> list[Result]:
+    """Measure on a device, which is asked before models are read."""
+    from planish.backends.container import read_file
+    from planish.backends.remote.address import require_server
+
+    from ..device_bench import DeviceSubject, measure_on_device
+
+    require_server(address)
+    subjects = [
+        DeviceSubject(model, content=read_file(model))
+        if _is_artifact(model)
+        else DeviceSubject(model, load_model(model, shapes))
+        for model in models
+    ]
+    with stderr().status("loading") as status:
+        return measure_on_device(subjects, address, settings, counts, status.update)
+
+
+def _json(results: Sequence[Result], settings: Settings, rpc: str | None) -> dict[str, Any]:
     from ..versions import processor, versions
 
     measured = [r for r in results if r.timing is not None]
     return {
-        "processor": processor(),
+        "processor": processor() if rpc is None else f"device {rpc}",
         "versions": versions(),
         "target": settings.target,
         "isa": settings.isa,
@@ -143,7 +184,7 @@ def _json(results: Sequence[Result], settings: Settings) -> dict[str, Any]:
     }
 
 
-def _print(results: Sequence[Result]) -> None:
+def _print(results: Sequence[Result], order: str) -> None:
     from ..side_by_side import ratios
 
     rows = list(zip(results, ratios(results), strict=True))
@@ -151,7 +192,7 @@ def _print(results: Sequence[Result]) -> None:
         stdout().print(_table(threads, [row for row in rows if row[0].threads == threads]))
     runs = next((r.timing.runs for r in results if r.timing is not None), 0)
     stdout().print(
-        f"{runs} calls each, in turns. ratio: minimum over that of the first line. apart: the "
+        f"{runs} calls each, {order}. ratio: minimum over that of the first line. apart: the "
         "furthest output from planish's, in steps of its quantization",
         soft_wrap=True,
     )

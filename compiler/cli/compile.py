@@ -33,6 +33,13 @@ def compile_(
     database: Annotated[
         Path | None, typer.Option(help="A folder that `planish tune` filled for the target.")
     ] = None,
+    cross_compiler: Annotated[
+        str | None,
+        typer.Option(help="Links code for another machine (aarch64-linux-gnu-g++ for ARM)."),
+    ] = None,
+    sysroot: Annotated[
+        Path | None, typer.Option(help="The other machine's root folder, if its compiler asks.")
+    ] = None,
     input_shape: Annotated[list[str] | None, typer.Option(help=SHAPE_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
@@ -47,7 +54,15 @@ def compile_(
     with stderr().status(f"compiling for {', '.join(each.name for each in chosen)}"):
         kind = cast("Literal['float', 'integer']", io)  # compile checks it
         artifact = build(
-            model, chosen, batch=batch, threads=threads, io=kind, strict=strict, database=database
+            model,
+            chosen,
+            batch=batch,
+            threads=threads,
+            io=kind,
+            strict=strict,
+            database=database,
+            cross_compiler=cross_compiler,
+            sysroot=sysroot,
         )
     artifact.save(output)
     if as_json:

@@ -10,6 +10,7 @@ import typer
 from planish.ir.errors import DataError
 
 from .console import check_writable, print_json, say, shape_text, stdout
+from .devices import RPC_HELP, loaded_artifact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,17 +26,16 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", help=".npz file to write.")],
     target: Annotated[
         str | None,
-        typer.Option(help="Which of its targets to run; by default the best for this machine."),
+        typer.Option(help="Which of its targets to run; by default the best that can run."),
     ] = None,
+    rpc: Annotated[str | None, typer.Option(help=RPC_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON.")] = False,
 ) -> None:
     """Run an artifact on inputs; any number of samples that its batch divides."""
     check_writable(output)
-    from planish.backends import load
-
-    loaded = load(artifact, target)
-    inputs = read_inputs(loaded, input_)
-    outputs = run_samples(loaded, inputs)
+    with loaded_artifact(artifact, target, rpc) as loaded:
+        inputs = read_inputs(loaded, input_)
+        outputs = run_samples(loaded, inputs)
     _write(output, outputs)
     if as_json:
         shapes = {name: list(value.shape) for name, value in outputs.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import fail, print_json, say, stderr, stdout
+from .devices import RPC_HELP, device_address
 from .models import MODEL_HELP, SHAPE_HELP, load_model
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def tune(
         str | None, typer.Option(help="host:port of TVM's RPC tracker, to measure on devices.")
     ] = None,
     device_key: Annotated[str | None, typer.Option(help="Which of the tracker's devices.")] = None,
+    rpc: Annotated[str | None, typer.Option(help=RPC_HELP)] = None,
     measure_seconds: Annotated[
         float, typer.Option(help="How long one measurement takes; longer is less noisy.")
     ] = 0.03,
@@ -39,7 +41,10 @@ def tune(
     """Measure kernels for a network's layers; `planish compile --database` uses the results."""
     from planish.backends.targets import find_target
 
-    chosen = find_target(target)
+    if rpc is not None:
+        device_address(rpc)
+    # What "native" is on a device, the device says.
+    chosen = target if rpc is not None and target == "native" else find_target(target)
     model = load_model(graph, input_shape or ())
     from ..tuning import tune as tune_graph
 
@@ -56,6 +61,7 @@ def tune(
                 seconds=seconds,
                 rpc_tracker=rpc_tracker,
                 device_key=device_key,
+                rpc=rpc,
                 measure_seconds=measure_seconds,
                 progress=shown.update,
             )

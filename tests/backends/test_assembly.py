@@ -57,6 +57,41 @@ f:
 """
 
 
+ARM = """
+	.arch	armv8-a
+direct:                                 // @direct
+	.cfi_startproc
+	sub	sp, sp, #64
+	mov	x29, sp
+	str	q8, [sp, #16]                   // 16-byte Folded Spill
+.LBB0_1:                                // =>This Inner Loop Header: Depth=1
+	ldr	q16, [x9], #16
+	ldp	q17, q18, [x10, #-32]
+	sdot	v0.4s, v17.16b, v16.4b[0]
+	sdot	v1.4s, v18.16b, v16.4b[0]
+	ldr	q19, [sp, #16]
+	str	x3, [sp, #8]
+	subs	x11, x11, #1
+	b.ne	.LBB0_1
+	cbz	w3, .LBB0_9
+.LBB0_9:
+	tbnz	w4, #0, .LBB0_9
+	ret
+"""
+
+
+def test_loops_of_arm() -> None:
+    loop, waiting = inner_loops(ARM)
+    assert (loop.function, loop.label, len(loop.instructions)) == ("direct", ".LBB0_1", 8)
+    assert loop.instructions[1] == Instruction("ldp", ("q17", "q18", "[x10, #-32]"))
+    assert loop.instructions[2].registers == {"v"}
+    assert (loop.count("sdot", "v"), loop.count("ldr", "q")) == (2, 2)
+    assert [str(each) for each in loop.spills] == ["ldr q19, [sp, #16]"]
+    # Two of five; the scalar that is stored is no vector.
+    assert loop.share("sdot") == pytest.approx(2 / 5)
+    assert waiting.label == ".LBB0_9"
+
+
 def test_innermost_loops() -> None:
     inner, second = inner_loops(NESTED)
     assert (inner.function, inner.label) == ("outer_and_inner", ".LBB0_2")
@@ -118,6 +153,7 @@ def convolution(
 
 
 # Target, vector registers, and the prefix that tells VEX from EVEX where both exist.
+X86 = [name for name in BEST_FIRST if find_target(name).machine == "x86_64"]
 LOOPS = [
     ("x86-64-v3", "ymm", ""),
     ("x86-avxvnni", "ymm", "vex"),
@@ -169,11 +205,39 @@ def test_half_a_vector_of_channels(builder: Any, name: str) -> None:
     assert any(f"{word}\t" in text for word in DOTS)
 
 
-DOTS = ("vpdpbusd", "vpmaddwd", "vpmaddubsw")
+# Target, its multiplications, and the least share that they have of a loop's vector instructions.
+ARM_LOOPS = [
+    ("armv8", ("smlal", "smlal2"), 0.8),
+    ("armv8-dotprod", ("sdot",), 0.7),
+    # 48 of 70; two of the others are copies of registers, which processors rename.
+    ("armv8-i8mm", ("usmmla",), 0.68),
+]
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize(("name", "words", "least"), ARM_LOOPS)
+def test_inner_loops_of_arm_multiply_and_do_not_spill(
+    builder: Any, name: str, words: tuple[str, ...], least: float, kernel: int
+) -> None:
+    loop = busiest_loop(machine_code(convolution(builder, kernel=kernel), name), *words)
+    assert loop.share(*words) >= least, str(loop)
+    assert loop.spills == [], str(loop)
+
+
+@pytest.mark.parametrize(("name", "word"), [("armv8-dotprod", "sdot"), ("armv8-i8mm", "sudot")])
+def test_a_lane_of_activations_is_not_copied(builder: Any, name: str, word: str) -> None:
+    b = builder(1)
+    rows = b.conv(b.input(torch.uint8, (1, 512, 1, 1)), (64, 512, 1, 1))
+    loop = busiest_loop(machine_code(b.finish(rows), name), word)
+    assert all("[" in each.operands[2] for each in loop.instructions if each.mnemonic == word)
+    assert loop.mnemonics["dup"] == 0
+
+
+DOTS = ("vpdpbusd", "vpmaddwd", "vpmaddubsw", "smlal", "sdot", "sudot", "usdot", "usmmla")
 
 
 def test_every_named_target_is_looked_at() -> None:
-    assert {name for name, _, _ in LOOPS} == set(BEST_FIRST)
+    assert {name for name, *_ in [*LOOPS, *ARM_LOOPS]} == set(BEST_FIRST)
     assert {find_target(name).instruction for name in BEST_FIRST} <= set(INSTRUCTIONS)
 
 

@@ -17,8 +17,10 @@ def test_every_target_loads(name: str) -> None:
     target = find_target(name)
     assert target.name == name
     assert target.vector_bits == 32 * target.lanes
-    assert target.channel_multiple == 8
-    assert target.machine == ("cuda" if name.startswith("cuda-") else "x86_64")
+    gpu = name.startswith("cuda-")
+    assert target.channel_multiple == (16 if gpu or target.lanes == 16 else 8)
+    family = "aarch64" if name.startswith("armv8") else "x86_64"
+    assert target.machine == ("cuda" if gpu else family)
     assert find_target(target) is target
 
 
@@ -53,6 +55,19 @@ def test_native_fits_the_processor(
         assert find_targets(["x86-64-v3", "native"]) == [found, find_target("x86-64-v3")]
 
 
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (("asimd", "crc32"), "armv8"),
+        (("asimd", "asimddp"), "armv8-dotprod"),
+        (("asimd", "asimddp", "i8mm"), "armv8-i8mm"),
+        (("asimd", "i8mm"), "armv8"),
+    ],
+)
+def test_native_fits_an_arm_processor(flags: tuple[str, ...], name: str) -> None:
+    assert best_for("aarch64", flags).name == name
+
+
 def test_native_refuses_an_old_processor() -> None:
     with pytest.raises(TargetError, match="lacks avx2, fma"):
         best_for("x86_64", set(AVX2) - {"avx2", "fma"})
@@ -67,8 +82,8 @@ def test_native_refuses_another_architecture(monkeypatch: pytest.MonkeyPatch) ->
 def test_lists_are_ordered_best_first() -> None:
     own = replace(find_target("x86-64-v3"), name="own", tile=(2, 16))
     shuffled = ["x86-64-v3", "x86-avx512vnni", own, "x86-64-v4", "x86-avxvnni"]
-    processors = [name for name in BEST_FIRST if name.startswith("x86-")]
-    assert [target.name for target in find_targets(shuffled)] == ["own", *processors]
+    x86 = [name for name in BEST_FIRST if name.startswith("x86")]
+    assert [target.name for target in find_targets(shuffled)] == ["own", *x86]
     mixed = find_targets(["x86-64-v3", "cuda-sm75", "cuda-sm80"])
     assert [target.name for target in mixed] == ["cuda-sm80", "cuda-sm75", "x86-64-v3"]
     assert find_targets("x86-64-v4") == [find_target("x86-64-v4")]

@@ -50,7 +50,7 @@ def test_unknown_network_names_the_known(tmp_path: Path) -> None:
 def test_networks_have_names_and_files_of_their_own() -> None:
     networks: list[Network] = [network for group in GROUPS for network in group]
     assert len({network.name for network in networks}) == len(networks)
-    assert len({network.file for network in networks}) == len(networks)
+    assert len({network.file(8) for network in networks}) == len(networks)
 
 
 def result(runtime: str, threads: int, minimum: float) -> dict[str, Any]:

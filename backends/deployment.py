@@ -1,0 +1,138 @@
+"""What a program without Python needs of an artifact: code, packed parameters, and how to call it.
+
+    library.so        the target's machine code
+    parameters.bin    the packed parameter memory
+    interface.txt     entry, sizes, inputs and outputs
+
+`interface.txt` has one fact a line, names last, so that a few lines of any language read it:
+
+    entry planish_main
+    threads 1
+    needs_runtime 0
+    parameters 25024
+    workspace 98368
+    input float32 4 1 3 32 32 image       dtype, number of axes, sizes, name
+    output float32 2 1 10 logits
+    quantized uint8 0.05 128              of the tensor above: dtype, scale, zero point
+
+The entry takes inputs, outputs, parameters and workspace as DLTensors, in this order, and returns
+0. Parameters and workspace begin on a multiple of 64 bytes. `examples/deploy_cpp` does all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from planish.ir.errors import ArtifactError, OptionError, PlanishError
+from planish.ir.files import write_beside
+
+from .container import Container, read_file
+from .packing import pack_all
+
+LIBRARY, PARAMETERS, INTERFACE = "library.so", "parameters.bin", "interface.txt"
+
+
+def unpack(
+    path: str | os.PathLike[str], folder: str | os.PathLike[str], target: str | None = None
+) -> str:
+    """Write what a program without Python needs of an artifact; return the target's name.
+
+    Args:
+        path: The artifact.
+        folder: Where the three files go; made if it is missing.
+        target: Which of its targets; needed where it has several. This machine need not run it.
+
+    Raises:
+        ArtifactError: Unreadable, foreign or damaged.
+        OptionError: It has no such target, or several and none is named.
+        PlanishError: The folder can't be written.
+    """
+    where = os.fspath(path)
+    files, name = deployment_files(Container(read_file(path), where), target)
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanishError(
+            f"can't make the folder: {error.strerror or error}", where=str(place)
+        ) from error
+    for file, content in files.items():
+        write_beside(place / file, content)
+    return name
+
+
+def deployment_files(container: Container, target: str | None) -> tuple[dict[str, bytes], str]:
+    """Return the files by name, and the target's name.
+
+    Raises:
+        ArtifactError: The artifact is damaged.
+        OptionError: It has no such target, several and none is named, or it is a GPU's.
+    """
+    name = _only_target(container, target)
+    plan = container.plan(name)
+    if "launches" in plan:
+        raise OptionError(
+            f"target {name!r} is a GPU's, whose code has no entry that a program could call",
+            where=container.where,
+            cure="choose a target for a processor",
+        )
+    try:
+        parameters = pack_all(plan["recipes"], container.tensors(), plan["parameter_bytes"])
+        interface = _interface(container.manifest, plan)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise ArtifactError(
+            f"the artifact is damaged: its manifest says what can't be ({error!r})",
+            where=container.where,
+            cure="compile the model anew",
+        ) from error
+    files = {
+        LIBRARY: container.library(name),
+        PARAMETERS: parameters.tobytes(),
+        INTERFACE: interface.encode(),
+    }
+    return files, name
+
+
+def _only_target(container: Container, target: str | None) -> str:
+    names = [entry["name"] for entry in container.manifest["targets"]]
+    if target is None and len(names) > 1:
+        raise OptionError(
+            "the artifact has code for several targets",
+            where=container.where,
+            cure=f"name one: {', '.join(names)}",
+        )
+    if target is not None and target not in names:
+        raise OptionError(
+            f"the artifact has no code for target {target!r}",
+            where=container.where,
+            cure=f"it has {', '.join(names)}",
+        )
+    return target or names[0]
+
+
+def _interface(manifest: dict[str, Any], plan: dict[str, Any]) -> str:
+    """Return the text of `interface.txt`."""
+    lines = [
+        f"entry {plan['entry']}",
+        f"threads {manifest['threads']}",
+        f"needs_runtime {int(plan['needs_runtime'])}",
+        f"parameters {plan['parameter_bytes']}",
+        f"workspace {plan['workspace_bytes']}",
+    ]
+    for kind in ("input", "output"):
+        for entry in manifest[f"{kind}s"]:
+            lines += _tensor(kind, entry)
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(kind: str, entry: dict[str, Any]) -> list[str]:
+    shape = entry["shape"]
+    words = [kind, entry["dtype"], len(shape), *shape, *entry["name"].split()]
+    lines = [" ".join(map(str, words))]
+    if entry.get("scale") is not None:
+        lines.append(
+            f"quantized {entry['quantized_dtype']} {entry['scale']!r} {entry['zero_point']}"
+        )
+    return lines
