@@ -203,8 +203,12 @@ static void make_threads(unsigned count) {
   if (wanted > known) threads.resize(wanted);
   for (unsigned i = known; i < wanted; ++i) {
     const int kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    void* memory = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, kind, -1, 0);
-    threads[i].memory = static_cast<char*>(memory);
+    void* stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, kind, -1, 0);
+    if (stack == MAP_FAILED) {
+      threads.resize(i);
+      return fail("there is no memory for the stacks of threads", wanted);
+    }
+    threads[i].memory = static_cast<char*>(stack);
   }
 }
 

@@ -33,7 +33,7 @@ _OPTIONS = [
     "-O1",
     "-shared",
     "-fPIC",
-    "-w",
+    "-Werror=frame-larger-than=49152",  # of a thread's stack, 64 KiB
     "-ffp-contract=off",
     "-fno-strict-aliasing",
     "-fno-ipa-reference",

@@ -7,6 +7,7 @@ sums of that run, both counted from the block's first.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -16,11 +17,11 @@ from ..kernels.statements import T, let, load, loop, store
 from .threads import at, do, get, registers, split, when
 from .tiles import PIECE, WARP, Tile
 
-# The first channel, and (pixel, sums) of each pixel.
+# The first channel of a run, and (pixel, sums) of each pixel.
 Results = Iterator[tuple[Any, list[tuple[Any, list[Any]]]]]
 
 
-class _Multiply:
+class _Multiply(ABC):
     """What both have: a tile, its memory, and a thread's sums."""
 
     def __init__(self, tile: Tile, memory: Any, thread: Any) -> None:
@@ -31,9 +32,17 @@ class _Multiply:
             store(self._sums, i, T.int32(0), 1)
         self._begin(self._thread)
 
+    @abstractmethod
     def _begin(self, thread: Any) -> None:
         """Compute once what all steps share."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def emit(self, stage: Any) -> None:
+        """Add the products of a stage."""
+
+    @abstractmethod
+    def results(self) -> Results:
+        """Yield each run of channels of the thread with the sums of all its pixels."""
 
     def _stage(self, stage: Any) -> tuple[Any, Any]:
         """Return where a stage's tile of x begins, and that of the weights."""
