@@ -13,6 +13,8 @@ from .layer import Knobs, Layer, Strategy
 
 # Words of weights that a thread may keep in registers.
 MOST_WEIGHTS = 64
+# Dot products of a thread, written out: for twice as many NVIDIA's assembler takes minutes.
+MOST_DOTS = 160
 
 
 class CudaDepthwise(Strategy):
@@ -38,7 +40,9 @@ class CudaDepthwise(Strategy):
         """Pixels of a thread, those of fewest reckoned cycles first."""
         del plan
         width = layer.y.layout.pixels[2]
-        columns = [columns for columns in (1, 2, 4, 8) if columns <= width]
+        dots = -(-layer.kernel[0] // GROUP) * GROUP * layer.kernel[1]
+        most = min(width, max(1, MOST_DOTS // dots))
+        columns = [columns for columns in (1, 2, 4, 8) if columns <= most]
         return [{"columns": c} for c in sorted(columns, key=lambda c: (_cycles(layer, c), c))]
 
     def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:

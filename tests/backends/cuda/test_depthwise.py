@@ -42,6 +42,17 @@ def test_any_number_of_columns_is_exact(layer_of: Any, run_layers: Any) -> None:
         assert np.array_equal(got, want), columns
 
 
+def test_large_kernels_are_not_written_out_for_many_pixels(layer_of: Any) -> None:
+    """NVIDIA's assembler takes minutes for 300 dot products and more."""
+    shape = {"channels": 8, "groups": 8, "out": 8, "size": (30, 30)}
+    most: list[int] = []
+    for kernel in ((3, 3), (5, 5), (7, 7)):
+        made = layer_of("sm_80", kernel=kernel, **shape)
+        knobs = find_strategy("cuda-depthwise").knobs(made.layer, made.plan)
+        most.append(max(setting["columns"] for setting in knobs))
+    assert most == [8, 4, 2]
+
+
 def test_what_it_does_not_fit(layer_of: Any) -> None:
     """Large kernels, whose weights would not stay in registers, and layers of other kinds."""
     large = {"channels": 8, "groups": 8, "out": 8, "size": (20, 20), "kernel": (13, 13)}
