@@ -22,11 +22,10 @@ The entry takes inputs, outputs, parameters and workspace as DLTensors, in this 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-from planish.ir.errors import ArtifactError, OptionError, PlanishError
-from planish.ir.files import write_beside
+from planish.ir.errors import ArtifactError, OptionError
+from planish.ir.files import write_together
 
 from .container import Container, read_file
 from .packing import pack_all
@@ -51,15 +50,7 @@ def unpack(
     """
     where = os.fspath(path)
     files, name = deployment_files(Container(read_file(path), where), target)
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PlanishError(
-            f"can't make the folder: {error.strerror or error}", where=str(place)
-        ) from error
-    for file, content in files.items():
-        write_beside(place / file, content)
+    write_together(folder, files)
     return name
 
 

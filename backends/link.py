@@ -63,6 +63,11 @@ def compile_library(module: Any, target: Target, toolchain: Toolchain | None = N
                 f"linking the kernels with {compiler} failed: {_complaint(error)}",
                 cure="check that the compiler works, and that it is for the target",
             ) from error
+        if not path.is_file():
+            raise TargetError(
+                f"{compiler} wrote no library",
+                cure="check that it is a C++ compiler for the target",
+            )
         return path.read_bytes()
 
 
@@ -95,10 +100,11 @@ def _linker(target: Target, toolchain: Toolchain) -> tuple[str, Any]:
 
 
 def _complaint(error: RuntimeError) -> str:
-    """Return the line of a compiler's message that says most: the last one with an error."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if "error" in line.lower() or "not recognized" in line]
-    return (said or lines or [str(error)])[0]
+    """Return the line of a compiler's message that says most: its last error, or its last line."""
+    said = str(error).partition("\nCommand line:")[0].splitlines()[1:]  # the first is TVM's heading
+    lines = [line.strip() for line in said if line.strip()]
+    own = [line for line in lines if "error" in line and not line.startswith("collect2:")]
+    return (own or lines or ["it said nothing"])[-1]
 
 
 def assembly(module: Any, target: Target) -> str:

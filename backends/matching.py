@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from planish.ir.errors import ArtifactError, OptionError
+from planish.ir.errors import ArtifactError, OptionError, TargetError
 
 from .cpu import cpu_flags, machine
 from .cuda.driver import compute_capability
+from .target import Target, describe_target
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,22 @@ def _gpu_obstacle(name: str, major: int, minor: int) -> str | None:
         return f"{wanted}, and this machine has none that its driver knows"
     fits = found[0] == major and found[1] >= minor
     return None if fits else f"{wanted}, this machine's has {found[0]}.{found[1]}"
+
+
+def require_runnable(target: Target, cure: str) -> None:
+    """Raise TargetError unless this machine's processor runs a target's code.
+
+    Args:
+        target: Which one; a GPU is not a processor.
+        cure: What the error advises.
+    """
+    reason = (
+        f"{target.name!r} is a GPU"
+        if target.capability is not None
+        else obstacle(describe_target(target))
+    )
+    if reason is not None:
+        raise TargetError(f"this machine's processor can't run it: {reason}", cure=cure)
 
 
 def choose_target(

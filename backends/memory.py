@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .plan import Plan, Value
+from .plan import Plan, Value, check_size
 
 ALIGNMENT = 64
 
@@ -33,11 +33,15 @@ def place_values(plan: Plan) -> int:
     by size, Pisarchyk and Lee 2020, "Efficient memory management for deep neural net inference",
     section 5), once by size times life, which serves long residuals better. The smaller one is
     taken.
+
+    Raises:
+        OptionError: It is larger than kernels can address.
     """
     spans = lifetimes(plan)
     by_size = sorted(spans, key=lambda v: -v.nbytes)
     by_area = sorted(spans, key=lambda v: -v.nbytes * (spans[v][1] - spans[v][0] + 1))
     offsets = min((_placed(order, spans) for order in (by_size, by_area)), key=_size)
+    check_size("the workspace of a call", _size(offsets))
     for value, offset in offsets.items():
         value.offset = offset
     return _size(offsets)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planish.ir.errors import OptionError
+
 from .kernels import Kernel
 from .layout import SLACK, Layout, dense_layout
 from .packing import pack
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
     from .choosing import Choice, Choices
     from .link import Toolchain
     from .lower.layer import Layer
+
+
+# Kernels count elements and bytes in 32 bits.
+_MOST_BYTES = (1 << 31) - 1
+
+
+def check_size(what: str, nbytes: int) -> None:
+    """Raise OptionError if memory has more bytes than kernels can address."""
+    if nbytes > _MOST_BYTES:
+        raise OptionError(
+            f"{what} takes {nbytes / 1e9:.1f} GB, and kernels address 2",
+            cure="compile for a smaller batch or smaller inputs",
+        )
 
 
 @dataclass(eq=False)
@@ -47,6 +62,10 @@ class Value:
     dense: bool = False
     base: Value | None = None
     kept: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise OptionError if it has more bytes than kernels can address."""
+        check_size(f"tensor {self.name!r}", self.nbytes)
 
     @property
     def owner(self) -> Value:

@@ -23,6 +23,7 @@ from .choosing import Choices
 from .emit import ENTRY, emit_module
 from .link import compile_library
 from .lower.layer import Layer
+from .matching import require_runnable
 from .packing import pack_all
 from .peak import instruction_peak
 from .plan import Plan, Value
@@ -158,9 +159,10 @@ def profile(
     Raises:
         OperatorError: An operator that can't be compiled.
         OptionError: An unknown target or a bad option.
-        TargetError: No compiler to link with.
+        TargetError: This machine can't run the target's code, or there is no compiler to link with.
     """
     chosen = find_target(target)
+    require_runnable(chosen, "profile a target that this machine runs")
     plan = Plan(chosen, threads, database=database)
     calls = _calls(graph, plan)
     *times, empty, whole = _fastest(calls, rounds)

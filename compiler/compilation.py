@@ -32,7 +32,7 @@ def compile(
     io: Literal["float", "integer"] = "float",
     strict: bool = False,
     database: str | os.PathLike[str] | Choices | None = None,
-    cross_compiler: str | None = None,
+    cross_compiler: str | os.PathLike[str] | None = None,
     sysroot: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compile a graph; the graph itself is untouched.
@@ -85,14 +85,23 @@ def compile(
 
 
 def find_toolchain(
-    cross_compiler: str | None, sysroot: str | os.PathLike[str] | None
+    cross_compiler: str | os.PathLike[str] | None, sysroot: str | os.PathLike[str] | None
 ) -> Toolchain | None:
-    """Return what links code for other machines; None where the user names nothing."""
+    """Return what links code for other machines; None where the user names nothing.
+
+    Raises:
+        OptionError: One of both is no path, or an empty one.
+    """
+    given = {"cross_compiler": cross_compiler, "sysroot": sysroot}
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, str | os.PathLike) and os.fspath(value)):
+            raise OptionError(f"{name} must be a path, not {value!r}")
     if cross_compiler is None and sysroot is None:
         return None
     from planish.backends.link import Toolchain
 
-    return Toolchain(cross_compiler, None if sysroot is None else os.fspath(sysroot))
+    words = (None if value is None else os.fspath(value) for value in given.values())
+    return Toolchain(*words)
 
 
 def backend_graph(graph: Graph, batch: int = 1) -> Graph:

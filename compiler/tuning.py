@@ -12,10 +12,12 @@ from planish.backends.remote.address import parse_address
 from planish.backends.remote.targets import target_for
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database
+from planish.backends.tuning.measuring import Settings
 from planish.backends.tuning.tuner import (
     MEASURE_SECONDS,
     Progress,
     TuneResult,
+    count_workers,
     tune_plan,
 )
 from planish.ir.errors import OptionError
@@ -101,6 +103,8 @@ def tune(
             "the network has no integer convolution or linear layer to tune",
             cure="quantize it first: Pipeline([FoldBatchNorm(), InsertQDQ()])",
         )
+    settings = Settings(plan.threads, measure_seconds, tracker, device_key or "", server)
+    count_workers(plan, settings)  # before a folder is made: nobody may be able to measure
     return tune_plan(
         plan,
         Database(database, chosen, create=True),

@@ -4,9 +4,43 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import PlanishError
+
+
+def write_together(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> None:
+    """Write several files of a folder, all or none of them.
+
+    Args:
+        folder: Where they go; made if it is missing.
+        contents: By name.
+
+    Raises:
+        PlanishError: As for `write_beside`; no file that was there is changed.
+    """
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=place) as fresh:
+            for name, content in contents.items():
+                write_beside(Path(fresh) / name, content)
+            blocked = next((name for name in contents if (place / name).is_dir()), None)
+            if blocked is not None:
+                raise PlanishError(
+                    f"can't write {blocked}: there is a folder of that name",
+                    where=str(place),
+                    cure="move it away; nothing was written",
+                )
+            for name in contents:
+                os.replace(Path(fresh) / name, place / name)
+    except OSError as error:
+        raise PlanishError(
+            f"can't write the files: {error.strerror or error}",
+            where=str(place),
+            cure="check the folder, its permissions and the free space; nothing was written",
+        ) from error
 
 
 def write_beside(path: str | os.PathLike[str], content: bytes) -> None:

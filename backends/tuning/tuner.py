@@ -18,7 +18,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from planish.ir.errors import TargetError
 
-from ..cpu import cpu_flags, machine
+from ..matching import require_runnable
 from ..plan import Plan
 from .database import Database, Record
 from .measuring import Settings, Timed
@@ -173,7 +173,7 @@ def tune_plan(
         PlanishError: The rules' own choice can't be built, or the database can't be written.
     """
     settings = Settings(plan.threads, measure_seconds, tracker, key, server)
-    workers = _workers(plan, settings)
+    workers = count_workers(plan, settings)
     begun = time.monotonic()
     tasks = collect_tasks(plan)
     new = {task.workload: task.new(database.known(task.workload, task.base)) for task in tasks}
@@ -207,8 +207,12 @@ def tune_plan(
     )
 
 
-def _workers(plan: Plan, settings: Settings) -> int:
-    """Return how many measurements can run at once."""
+def count_workers(plan: Plan, settings: Settings) -> int:
+    """Return how many measurements can run at once.
+
+    Raises:
+        TargetError: Nothing can measure the target's code.
+    """
     if plan.target.capability is not None:
         raise TargetError(
             f"target {plan.target.name!r} is a GPU, whose kernels can't be tuned",
@@ -218,13 +222,8 @@ def _workers(plan: Plan, settings: Settings) -> int:
         from .remote import count_servers
 
         return count_servers(settings)
-    missing = sorted(set(plan.target.cpu_flags) - cpu_flags())
-    if plan.target.tvm_target["mtriple"].split("-")[0] != machine() or missing:
-        lacks = f"lacks {', '.join(missing)}" if missing else f"is {machine()}"
-        raise TargetError(
-            f"this machine can't run code for {plan.target.name}: it {lacks}",
-            cure="measure on one that can: --rpc HOST:PORT, or --rpc-tracker and --device-key",
-        )
+    where = "--rpc HOST:PORT, or --rpc-tracker and --device-key"
+    require_runnable(plan.target, f"measure on a machine that can: {where}")
     return 1
 
 

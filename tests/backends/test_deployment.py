@@ -86,5 +86,16 @@ def test_mistakes(file: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no artifact")
     with pytest.raises(ArtifactError, match="not a planish artifact"):
         unpack(tmp_path / "text", tmp_path / "out", TARGETS[0])
-    with pytest.raises(PlanishError, match=r"can't make the folder: .*exists"):
+    with pytest.raises(PlanishError, match=r"can't write the files: .*exists"):
         unpack(file, tmp_path / "text", TARGETS[0])
+
+
+def test_all_files_or_none(file: Path, tmp_path: Path) -> None:
+    unpack(file, tmp_path, TARGETS[0])
+    before = {name: (tmp_path / name).read_bytes() for name in ("library.so", "parameters.bin")}
+    (tmp_path / "interface.txt").unlink()
+    (tmp_path / "interface.txt").mkdir()
+    with pytest.raises(PlanishError, match=r"can't write interface.txt: .*nothing was written"):
+        unpack(file, tmp_path, TARGETS[1])
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert not list(tmp_path.glob(".new-*"))

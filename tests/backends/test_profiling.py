@@ -1,5 +1,7 @@
 """Profiles: every step of the network with its layer's work, and the peak to hold it against."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from planish.backends.peak import CHAINS, instruction_peak
 from planish.backends.profiling import Profile, StepTime, profile
 from planish.backends.targets import find_target
 from planish.compilation import backend_graph
+from planish.ir import TargetError
 
 pytestmark = pytest.mark.isa("avx2")
 
@@ -68,3 +71,11 @@ def test_the_peak_is_that_of_the_instruction() -> None:
     assert peak is not None
     assert np.isfinite(peak)
     assert 5 < peak < 1000
+
+
+@pytest.mark.parametrize("target", ["armv8", "cuda-sm80"])
+def test_what_this_processor_does_not_run(builder: Any, target: str) -> None:
+    b = builder(0)
+    graph = b.finish(b.conv(b.input(torch.uint8, (1, 8, 4, 4)), (8, 8, 1, 1)))
+    with pytest.raises(TargetError, match=rf"this machine's processor can't run it: '{target}'"):
+        profile(graph, target)

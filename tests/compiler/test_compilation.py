@@ -1,5 +1,7 @@
 """compile says what it can't take, and calibrates and runs what it can."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from torch import nn
 
 import planish
 from planish import passes
-from planish.ir import DataError, ModelError, OptionError, PipelineError
+from planish.ir import DataError, ModelError, OptionError, PipelineError, TargetError
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +28,10 @@ def graph() -> planish.Graph:
         ({"batch": True}, "batch must be a whole number of at least 1"),
         ({"threads": "2"}, "threads must be a whole number of at least 1"),
         ({"io": "bytes"}, "unknown io 'bytes'"),
+        ({"cross_compiler": ["g++"]}, "cross_compiler must be a path, not ['g++']"),
+        ({"cross_compiler": ""}, "cross_compiler must be a path, not ''"),
+        ({"sysroot": 5}, "sysroot must be a path, not 5"),
+        ({"batch": 10**9}, "GB, and kernels address 2; compile for a smaller batch"),
     ],
 )
 def test_bad_options(graph: planish.Graph, options: dict[str, Any], message: str) -> None:
@@ -89,3 +95,51 @@ def test_a_scalar_input_calibrates() -> None:
     graph = planish.capture(Scaled(), example)
     result = planish.Pipeline([passes.InsertQDQ()]).run(graph, [example])
     torch.testing.assert_close(result.graph(*example), graph(*example), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("target", ["x86-64-v3", "armv8", "cuda-sm80"])
+def test_more_than_kernels_address(target: str) -> None:
+    convolution = planish.capture(nn.Conv2d(3, 8, 3), torch.zeros(2, 3, 12, 12))
+    data = [torch.rand(2, 3, 12, 12)]
+    quantized = planish.Pipeline([passes.InsertQDQ()]).run(convolution, data).graph
+    with pytest.raises(OptionError, match=r"takes 1\d+\.\d GB, and kernels address 2"):
+        planish.compile(quantized, target, batch=10**7)
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Callable[[str], Path]:
+    """A compiler that does what the lines of a shell script say."""
+
+    def make(script: str) -> Path:
+        path = tmp_path / "compiler"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 0", "wrote no library"),
+        ("exit 3", "failed: it said nothing"),
+        ("echo ld: file in wrong format: error >&2; exit 1", "failed: ld: file in wrong format"),
+        ("echo first; echo the last line; exit 1", "failed: the last line"),
+    ],
+)
+def test_a_cross_compiler_that_does_not_link(
+    graph: planish.Graph, tool: Callable[[str], Path], script: str, message: str
+) -> None:
+    with pytest.raises(TargetError) as error:
+        planish.compile(graph, "armv8", cross_compiler=tool(script))
+    assert message in str(error.value)
+
+
+def test_no_cross_compiler_or_sysroot(graph: planish.Graph, tool: Callable[[str], Path]) -> None:
+    with pytest.raises(
+        TargetError, match=r"no compiler 'nowhere-g\+\+'.*apt install g\+\+-aarch64"
+    ):
+        planish.compile(graph, "armv8", cross_compiler="nowhere-g++")
+    with pytest.raises(TargetError, match="the sysroot 'nowhere' is no folder"):
+        planish.compile(graph, "armv8", cross_compiler=tool("exit 0"), sysroot="nowhere")

@@ -108,6 +108,8 @@ def test_threads_are_tuned_by_themselves(quantized: Graph, tmp_path: Path) -> No
         (["--measure-seconds", "-1"], "measure_seconds is -1.0, it must be above 0"),
         (["--database", "taken"], "this is no tuning database"),
         (["--database", "other"], "the database is for target 'x86-avx512vnni'"),
+        (["--target", "armv8"], "'armv8' is for aarch64, this machine is x86_64"),
+        (["--target", "cuda-sm80"], "'cuda-sm80' is a GPU, whose kernels can't be tuned"),
     ],
 )
 def test_mistakes(call: Call, file: Path, tmp_path: Path, words: list[str], message: str) -> None:
@@ -120,6 +122,7 @@ def test_mistakes(call: Call, file: Path, tmp_path: Path, words: list[str], mess
     assert result.stdout == ""
     (line,) = result.stderr.strip().splitlines()
     assert message in line
+    assert not (tmp_path / "db").exists()
 
 
 def test_compiling_with_a_bad_database(call: Call, file: Path, quantized: Graph) -> None:
