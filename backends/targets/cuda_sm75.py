@@ -1,6 +1,9 @@
 """cuda-sm75: NVIDIA's Turing (2018), such as T4 and the RTX 20 series."""
 
+from dataclasses import replace
+
 from ..target import Target
+from .cuda_sm61 import cuda_sm61
 
 
 def cuda_sm75() -> Target:
@@ -8,17 +11,11 @@ def cuda_sm75() -> Target:
 
     See `cuda_sm61` on vectors and the tile.
     """
-    return Target(
+    return replace(
+        cuda_sm61(),
         name="cuda-sm75",
         description="NVIDIA Turing (7.5)",
         cpu="sm_75",
-        features=(),
-        cpu_flags=(),
         instruction="mma-s8",
-        vector_bits=128,
-        tile=(4, 8),
-        channel_multiple=16,
         capability=(7, 5),
-        compact_multiple=4,
-        task_lanes=4,
     )
