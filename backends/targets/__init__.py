@@ -34,13 +34,15 @@ def find_target(name: str | Target) -> Target:
     """Return the target with this name; a Target is returned as it is.
 
     Raises:
-        OptionError: No target has this name; the nearest ones are named.
+        OptionError: No target has this name (the nearest ones are named), or it names several.
         TargetError: "native" on a processor that no target fits.
     """
     if isinstance(name, Target):
         return name
     if not isinstance(name, str):
         raise OptionError(f"a target is a name or a Target, not {name!r}")
+    if "," in name:
+        raise OptionError(f"{name!r} names several targets", cure="name one of them here")
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)
     module, function = TARGETS[name].split(":")

@@ -27,6 +27,8 @@ def test_every_target_loads(name: str) -> None:
 def test_unknown_target() -> None:
     with pytest.raises(OptionError, match="unknown target 'nativ'; did you mean 'native'"):
         find_target("nativ")
+    with pytest.raises(OptionError, match="'x86-64-v3,armv8' names several targets"):
+        find_target("x86-64-v3,armv8")
 
 
 @pytest.mark.parametrize(
