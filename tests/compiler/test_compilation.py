@@ -26,6 +26,8 @@ def graph() -> planish.Graph:
         ({"batch": True}, "batch must be a whole number of at least 1"),
         ({"threads": "2"}, "threads must be a whole number of at least 1"),
         ({"io": "bytes"}, "unknown io 'bytes'"),
+        ({"database": 3}, "a int is no tuning database; give the folder that planish.tune filled"),
+        ({"database": b"folder"}, "a bytes is no tuning database"),
     ],
 )
 def test_bad_options(graph: planish.Graph, options: dict[str, Any], message: str) -> None:
