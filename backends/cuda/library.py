@@ -164,12 +164,17 @@ def load_library(
 
     Raises:
         DriverError: There is no GPU, or its driver fails.
+        ValueError: A launch says what can't be, as do TypeError and KeyError.
     """
     setup, launches = (
         [Launch.from_json(entry) for entry in manifest[part]] for part in ("setup", "launches")
     )
     tensors = _bytes_of(manifest["inputs"]), _bytes_of(manifest["outputs"])
-    device, workspace_bytes = driver.Device(content), manifest["workspace_bytes"]
+    workspace_bytes = manifest["workspace_bytes"]
+    sizes = {"workspace": [workspace_bytes], "parameters": [parameters.nbytes]}
+    for launch in [*setup, *launches]:
+        launch.check({**sizes, "input": tensors[0], "output": tensors[1]})
+    device = driver.Device(content)
     return GpuLibrary(device, setup, launches, parameters, workspace_bytes, tensors)
 
 

@@ -24,6 +24,7 @@ from planish.backends.cuda import driver, nvrtc
 from planish.backends.cuda.emulated import EmulatedNetwork
 from planish.backends.cuda.emulator import emulate
 from planish.backends.cuda.launch import Launch
+from planish.backends.cuda.library import load_library
 from planish.backends.profiling import profile
 from planish.backends.target import describe_target
 from planish.ir import (
@@ -326,6 +327,21 @@ def test_a_gpu_without_memory_is_passed_over(
     assert not made.runs_here
     with pytest.raises(ArtifactError, match=r"OUT_OF_MEMORY; at memory; see what else uses the"):
         made(image())
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize(
+    "place", [("workspace", 0, 1 << 30), ("input", 1, 0), ("output", 0, -1), ("elsewhere", 0, 0)]
+)
+def test_a_launch_stays_in_the_memory_that_there_is(
+    artifact: Artifact, place: tuple[str, int, int]
+) -> None:
+    manifest = Artifact(artifact.content, target="cuda-sm80").manifest
+    kernel, grid, block, shared, places = manifest["launches"][0]
+    forged = [[kernel, grid, block, shared, [place, *places[1:]]]]
+    parameters = np.zeros(manifest["parameter_bytes"], np.uint8)
+    with pytest.raises(ValueError, match=f"gets {place[0]} {place[1]} at {place[2]}"):
+        load_library(b"", {**manifest, "launches": forged}, parameters)
 
 
 def test_a_driver_that_lacks_a_function_is_too_old(
