@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -14,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish.ir.calling import bind_arguments, nest_structure
-from planish.ir.errors import ArtifactError, DataError
+from planish.ir.errors import ArtifactError, OptionError
 from planish.ir.files import write_beside
 
 from .container import LIBRARY, Container, read_file
+from .cuda.driver import DriverError
 from .cuda.library import GpuLibrary, load_library
+from .inputs import fit_array
+from .manifest import damage_named
 from .matching import choose_target
 from .packing import pack_all
 from .runtime import Library
@@ -90,6 +94,8 @@ class Artifact:
             "target", "steps", "recipes" and the like the chosen target's own.
         inputs: What it takes.
         outputs: What it returns, flat.
+        passed_over: Targets that fit this machine's GPU but that its driver could not load, and
+            why; another target runs instead.
     """
 
     def __init__(
@@ -115,29 +121,38 @@ class Artifact:
         container = Container(content, where)
         self._content = content
         self._refusal: ArtifactError | None = None
-        try:
-            chosen = self._choose(container, target, elsewhere)
-            self.manifest: dict[str, Any] = _merged(container, chosen)
+        self.passed_over: dict[str, str] = {}
+        with damage_named(where):
+            self._loaded = self._load_best(container, target, elsewhere)
             self.inputs = [_info(entry) for entry in self.manifest["inputs"]]
             self.outputs = [_info(entry) for entry in self.manifest["outputs"]]
             self.memory = Memory(**self.manifest["memory"])
-            library = None if self._refusal else self._load(container, chosen)
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-            raise ArtifactError(
-                f"the artifact is damaged: its manifest says what can't be ({error!r})",
-                where=where,
-                cure="compile the model anew",
-            ) from error
-        self._loaded = library
         self._structure = self.manifest["structure"]
         self._names = [info.name for info in self.inputs]
         self._wanted = [(info.shape, np.dtype(info.dtype)) for info in self.inputs]
         self._made = [(info.shape, np.dtype(info.dtype)) for info in self.outputs]
 
+    def _load_best(
+        self, container: Container, target: str | None, elsewhere: bool
+    ) -> Library | GpuLibrary | None:
+        """Load the best target whose code the GPU's driver, if it is for one, takes.
+
+        None where the machine runs no target, with `elsewhere`.
+        """
+        while True:
+            chosen = self._choose(container, target, elsewhere)
+            self.manifest: dict[str, Any] = _merged(container, chosen)
+            if self._refusal is not None:
+                return None
+            try:
+                return self._load(container, chosen)
+            except DriverError as error:
+                self.passed_over[chosen] = f"{chosen!r} fits, but {error.what}"
+
     def _choose(self, container: Container, target: str | None, elsewhere: bool) -> str:
         targets = container.manifest["targets"]
         try:
-            return choose_target(targets, target, container.where)
+            return choose_target(targets, target, container.where, failed=self.passed_over)
         except ArtifactError as error:
             if not elsewhere:
                 raise
@@ -196,27 +211,25 @@ class Artifact:
             DataError: A wrong count, name, shape or dtype.
             ArtifactError: It was compiled here for another machine.
         """
-        if kwargs or len(args) != len(self._names):
-            args = tuple(bind_arguments(self._names, args, kwargs, "artifact"))
-        arrays = [self._input(i, value) for i, value in enumerate(args)]
+        arrays = self._arrays(args, kwargs)
         results = [np.empty(shape, dtype) for shape, dtype in self._made]
         self._library.run(arrays + results)
         return nest_structure(self._structure, results)
 
-    def _input(self, index: int, value: Any) -> NDArray[Any]:
-        """Return an input as a contiguous array that fits."""
-        shape, dtype = self._wanted[index]
-        array = value if type(value) is np.ndarray else _as_array(self._names[index], value)
-        if array.shape != shape or array.dtype != dtype:
-            raise DataError(
-                f"input {self._names[index]!r} is {array.dtype}{list(array.shape)}, "
-                f"expected {dtype}{list(shape)}",
-                cure="the batch size was fixed at compile time"
-                if array.shape[1:] == shape[1:] and array.dtype == dtype
-                else None,
-            )
-        flags = array.flags
-        return array if flags.c_contiguous and flags.writeable else array.copy(order="C")
+    def _arrays(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+    ) -> list[NDArray[Any]]:
+        """Return the inputs as contiguous arrays that fit, in order."""
+        if kwargs or len(args) != len(self._names):
+            args = tuple(bind_arguments(self._names, args, kwargs or {}, "artifact"))
+        return [
+            fit_array(name, value, *wanted)
+            for name, value, wanted in zip(self._names, args, self._wanted, strict=True)
+        ]
+
+    def _zeros(self) -> tuple[NDArray[Any], ...]:
+        """Return what `bench` runs on by default."""
+        return tuple(np.zeros(shape, dtype) for shape, dtype in self._wanted)
 
     def bench(
         self, *inputs: Any, seconds: float = 0.5, calls: int | None = None, warm_up: int = 10
@@ -228,9 +241,14 @@ class Artifact:
             seconds: How long to measure, if `calls` is not given.
             calls: How many calls to measure.
             warm_up: Calls before that.
+
+        Raises:
+            DataError: Inputs that don't fit.
+            OptionError: `seconds`, `calls` or `warm_up` is no such amount.
+            ArtifactError: It was compiled here for another machine.
         """
-        values = inputs or tuple(np.zeros(shape, dtype) for shape, dtype in self._wanted)
-        arrays = [self._input(i, value) for i, value in enumerate(values)]
+        check_amounts(seconds, calls, warm_up)
+        arrays = self._arrays(inputs or self._zeros())
         results = [np.empty(shape, dtype) for shape, dtype in self._made]
         self._library.run(arrays + results)  # sets up this thread's pool, too
         tensors = self._library.tensors(arrays + results)
@@ -239,7 +257,7 @@ class Artifact:
             entry(*tensors)
         measured: list[int] = []
         end = clock() + int(seconds * 1e9)
-        while len(measured) < calls if calls else clock() < end:
+        while len(measured) < calls if calls else not measured or clock() < end:
             start = clock()
             entry(*tensors)
             measured.append(clock() - start)
@@ -253,7 +271,7 @@ class Artifact:
         Args:
             inputs: What to run on, in order.
         """
-        arrays = [self._input(i, value) for i, value in enumerate(inputs)]
+        arrays = self._arrays(inputs)
         results = [np.empty(shape, dtype) for shape, dtype in self._made]
         self._library.run(arrays + results)  # sets up this thread's pool, too
         return partial(self._library.entry, *self._library.tensors(arrays + results))
@@ -311,16 +329,13 @@ def _merged(container: Container, target: str) -> dict[str, Any]:
     return {**shared, **container.plan(target), "target": entry}
 
 
-def _as_array(name: str, value: Any) -> NDArray[Any]:
-    """Return anything with DLPack or the array interface as an array; numbers are refused."""
-    try:
-        if hasattr(value, "__dlpack__"):
-            return np.from_dlpack(value)
-        if hasattr(value, "__array__"):
-            return np.asarray(value)
-    except (RuntimeError, TypeError, ValueError, BufferError) as error:
-        raise DataError(f"input {name!r} can't be read as an array: {error}") from error
-    raise DataError(
-        f"input {name!r} is a {type(value).__name__}",
-        cure="give a NumPy array, or anything with DLPack",
-    )
+def check_amounts(seconds: float, calls: int | None, warm_up: int) -> None:
+    """Raise OptionError unless `bench` can measure for so long, or so many calls."""
+    for name, value, least in (
+        ("calls", 1 if calls is None else calls, 1),
+        ("warm_up", warm_up, 0),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise OptionError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise OptionError(f"seconds must be a positive number, not {seconds!r}")

@@ -31,6 +31,8 @@ from safetensors.numpy import save as save_tensors
 
 from planish.ir.errors import ArtifactError
 
+from .manifest import check_manifest, check_plan, damage_named
+
 FORMAT = 2
 MANIFEST, CHECKSUM, PARAMETERS = "manifest.json", "manifest.sha256", "parameters.safetensors"
 PLAN, LIBRARY, CUBIN = "plan.json", "library.so", "library.cubin"
@@ -93,12 +95,14 @@ class Container:
         text, checksum = self._read(MANIFEST), self._read(CHECKSUM)
         try:
             self.manifest: dict[str, Any] = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._damaged(f"{MANIFEST} is no JSON") from error
         _check_format(self.manifest, where)
         if checksum != _digest(text).encode():
             raise self._damaged(f"{MANIFEST} has a wrong checksum")
-        _check_manifest(self.manifest, where)
+        _check_complete(self.manifest, where)
+        with damage_named(where):
+            check_manifest(self.manifest)
         for name in self.manifest["sha256"]:
             if name not in names:
                 raise self._damaged(f"it has no {name}")
@@ -121,9 +125,12 @@ class Container:
             ArtifactError: Damaged.
         """
         try:
-            return json.loads(self._part(f"{target}/{PLAN}"))
-        except ValueError as error:
+            plan = json.loads(self._part(f"{target}/{PLAN}"))
+        except (ValueError, RecursionError) as error:
             raise self._damaged(f"{target}/{PLAN} is no JSON") from error
+        with damage_named(self.where):
+            check_plan(plan)
+        return plan
 
     def library(self, target: str, name: str = LIBRARY) -> bytes:
         """Return a target's machine code, under the name that its plan gives it.
@@ -182,7 +189,7 @@ def _check_format(manifest: Any, where: str) -> None:
         )
 
 
-def _check_manifest(manifest: dict[str, Any], where: str) -> None:
+def _check_complete(manifest: dict[str, Any], where: str) -> None:
     missing = {"inputs", "outputs", "structure", "threads", "targets", "sha256"} - set(manifest)
     if missing or not isinstance(manifest["sha256"], dict) or not manifest["targets"]:
         raise ArtifactError(
@@ -196,12 +203,16 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     Raises:
         ArtifactError: It can't be read.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ArtifactError(
+            f"can't read the artifact: a {type(path).__name__} is no path",
+            cure="give the name of its file",
+        )
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        raise ArtifactError(
-            f"can't read the artifact: {error.strerror or error}", where=os.fspath(path)
-        ) from error
+    except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"can't read the artifact: {reason}", where=os.fspath(path)) from error
 
 
 def _json(value: dict[str, Any]) -> bytes:

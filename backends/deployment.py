@@ -24,10 +24,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from planish.ir.errors import ArtifactError, OptionError
+from planish.ir.errors import OptionError
 from planish.ir.files import write_together
 
 from .container import Container, read_file
+from .manifest import damage_named
 from .packing import pack_all
 
 LIBRARY, PARAMETERS, INTERFACE = "library.so", "parameters.bin", "interface.txt"
@@ -48,8 +49,8 @@ def unpack(
         OptionError: It has no such target, or several and none is named.
         PlanishError: The folder can't be written.
     """
-    where = os.fspath(path)
-    files, name = deployment_files(Container(read_file(path), where), target)
+    content = read_file(path)
+    files, name = deployment_files(Container(content, os.fspath(path)), target)
     write_together(folder, files)
     return name
 
@@ -69,20 +70,13 @@ def deployment_files(container: Container, target: str | None) -> tuple[dict[str
             where=container.where,
             cure="choose a target for a processor",
         )
-    try:
+    with damage_named(container.where):
         parameters = pack_all(plan["recipes"], container.tensors(), plan["parameter_bytes"])
-        interface = _interface(container.manifest, plan)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise ArtifactError(
-            f"the artifact is damaged: its manifest says what can't be ({error!r})",
-            where=container.where,
-            cure="compile the model anew",
-        ) from error
-    files = {
-        LIBRARY: container.library(name),
-        PARAMETERS: parameters.tobytes(),
-        INTERFACE: interface.encode(),
-    }
+        files = {
+            LIBRARY: container.library(name),
+            PARAMETERS: parameters.tobytes(),
+            INTERFACE: _interface(container.manifest, plan).encode(),
+        }
     return files, name
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from planish.ir.errors import ArtifactError, OptionError, TargetError
 
 from .cpu import cpu_flags, machine
-from .cuda.driver import compute_capability
+from .cuda.driver import absence, compute_capability
 from .target import Target, describe_target
 
 
@@ -53,7 +53,7 @@ def _gpu_obstacle(name: str, major: int, minor: int) -> str | None:
     found = compute_capability()
     wanted = f"{name!r} needs an NVIDIA GPU of compute capability {major}.{minor} to {major}.9"
     if found is None:
-        return f"{wanted}, and this machine has none that its driver knows"
+        return f"{wanted}, and {absence()}"
     fits = found[0] == major and found[1] >= minor
     return None if fits else f"{wanted}, this machine's has {found[0]}.{found[1]}"
 
@@ -79,6 +79,7 @@ def choose_target(
     wanted: str | None,
     where: str,
     processor: Processor | None = None,
+    failed: Mapping[str, str] | None = None,
 ) -> str:
     """Return the name of the target to run: the wanted one, else the first that can run.
 
@@ -87,6 +88,7 @@ def choose_target(
         wanted: A target's name; "native" is what the processor runs best, if none has that name.
         where: The artifact, for errors.
         processor: What it would run on; this machine's by default.
+        failed: Targets that fit but could not be loaded, and why: they are not chosen.
 
     Raises:
         ArtifactError: The processor runs none of them, or not the wanted one.
@@ -102,10 +104,13 @@ def choose_target(
             cure=f"it has {', '.join(names)}",
         )
     candidates = [entry for entry in entries if wanted in (None, entry["name"])]
-    obstacles = [obstacle(entry, processor) for entry in candidates]
+    known = failed or {}
+    obstacles = [known.get(entry["name"]) or obstacle(entry, processor) for entry in candidates]
     for entry, reason in zip(candidates, obstacles, strict=True):
         if reason is None:
             return entry["name"]
+    if known:
+        raise _failure(entries, [str(reason) for reason in obstacles], where, known)
     gpus = any(entry["machine"] == "cuda" for entry in candidates)
     other = "other hardware" if gpus else "another CPU"
     raise ArtifactError(
@@ -114,4 +119,18 @@ def choose_target(
         cure="compile it for a target that this machine has, such as native"
         if processor is None
         else f"compile it for a target that {processor.called} has",
+    )
+
+
+def _failure(
+    entries: Sequence[dict[str, Any]], reasons: list[str], where: str, failed: Mapping[str, str]
+) -> ArtifactError:
+    """Return the error for targets that fit this machine and could not be loaded."""
+    fitting = [e["name"] for e in entries if e["name"] not in failed and obstacle(e) is None]
+    return ArtifactError(
+        f"the artifact can't be loaded: {'; '.join(reasons)}",
+        where=where,
+        cure=f"load it with target={fitting[0]!r}, or see what else uses the GPU (nvidia-smi)"
+        if fitting
+        else "see what else uses the GPU (nvidia-smi), or compile it for a processor, too",
     )

@@ -122,9 +122,15 @@ def open_database(
     """Return a database's choices; a folder is opened, and is for one target.
 
     Raises:
-        OptionError: Several targets, or a folder that can't be read or is for another target.
+        OptionError: It is no database, there are several targets, or it is a folder that can't be
+            read or is for another target.
     """
     if not isinstance(database, str | os.PathLike):
+        if database is not None and (isinstance(database, bytes) or not hasattr(database, "find")):
+            raise OptionError(
+                f"a {type(database).__name__} is no tuning database",
+                cure="give the folder that planish.tune filled",
+            )
         return database
     targets = find_targets(target)
     if len(targets) > 1:

@@ -27,6 +27,10 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _FREE_SHARED = 48 << 10  # a block may have this much without asking
 
 
+class DriverError(ArtifactError):
+    """NVIDIA's driver fails on this machine: no GPU, no memory left on it, or too old a driver."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One launch with its addresses.
@@ -55,19 +59,49 @@ def _open() -> Any:
 def compute_capability() -> tuple[int, int] | None:
     """Return the compute capability of this machine's GPU, or None where there is none."""
     try:
-        cuda = _open()
+        return _capability(_open())
+    except (OSError, DriverError):
+        return None
+
+
+def absence() -> str:
+    """Return why `compute_capability` is None, as a clause about this machine."""
+    try:
+        _capability(_open())
+    except DriverError as error:
+        return error.what
     except OSError:
-        return None
+        pass
+    return "this machine has none that its driver knows"
+
+
+def _capability(cuda: Any) -> tuple[int, int] | None:
     count, device = ctypes.c_int(), ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+    if _attempt(cuda, "cuInit", 0) or _attempt(cuda, "cuDeviceGetCount", ctypes.byref(count)):
         return None
-    if cuda.cuDeviceGet(ctypes.byref(device), 0):
+    if not count.value or _attempt(cuda, "cuDeviceGet", ctypes.byref(device), 0):
         return None
     found = ctypes.c_int(), ctypes.c_int()
     for number, attribute in zip(found, (_MAJOR, _MINOR), strict=True):
-        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
+        if _attempt(cuda, "cuDeviceGetAttribute", ctypes.byref(number), attribute, device):
             return None
     return found[0].value, found[1].value
+
+
+def _attempt(cuda: Any, name: str, *arguments: Any) -> int:
+    """Call a function of the driver's library; return its status, 0 for success.
+
+    Raises:
+        DriverError: The library has no such function.
+    """
+    try:
+        function = getattr(cuda, name)
+    except AttributeError as error:
+        raise DriverError(
+            f"this machine's NVIDIA driver is too old: it has no {name}, CUDA 12 is needed",
+            cure="install a driver of CUDA 12 or later",
+        ) from error
+    return function(*arguments)
 
 
 @dataclass(frozen=True)
@@ -93,7 +127,7 @@ def device_facts() -> Facts:
     """Return what this machine's GPU is.
 
     Raises:
-        ArtifactError: There is none.
+        DriverError: There is none.
     """
     driver, name = _driver(), ctypes.create_string_buffer(256)
     driver.call("cuDeviceGetName", name, 256, driver.device)
@@ -113,7 +147,7 @@ class _Driver:
 
     def __init__(self) -> None:
         if compute_capability() is None:
-            raise ArtifactError("there is no NVIDIA GPU here, or no driver for it")
+            raise DriverError("there is no NVIDIA GPU here, or no driver for it")
         self._cuda = _open()
         self.device, self._context = ctypes.c_int(), ctypes.c_void_p()
         self.call("cuDeviceGet", ctypes.byref(self.device), 0)
@@ -127,18 +161,25 @@ class _Driver:
         """Call a function of the driver.
 
         Raises:
-            ArtifactError: It fails; the driver's own name of the reason is in it.
+            DriverError: It fails; the driver's own name of the reason is in it.
         """
         status = self.attempt(name, *arguments)
         if status:
             text = ctypes.c_char_p()
-            self._cuda.cuGetErrorName(status, ctypes.byref(text))
+            self.attempt("cuGetErrorName", status, ctypes.byref(text))
             reason = (text.value or b"").decode() or f"status {status}"
-            raise ArtifactError(f"NVIDIA's driver failed in {name}: {reason}")
+            raise DriverError(
+                f"NVIDIA's driver failed in {name}: {reason}",
+                cure="see what else uses the GPU (nvidia-smi), or load a target for a processor",
+            )
 
     def attempt(self, name: str, *arguments: Any) -> int:
-        """Call a function of the driver; return its status, 0 for success."""
-        return getattr(self._cuda, name)(*arguments)
+        """Call a function of the driver; return its status, 0 for success.
+
+        Raises:
+            DriverError: The driver has no such function.
+        """
+        return _attempt(self._cuda, name, *arguments)
 
     def release_with(self, owner: object, name: str, handle: Any) -> None:
         """Give something back when its owner goes; what the process still has at its end, ends."""
@@ -166,7 +207,7 @@ class Memory:
         """Take memory.
 
         Raises:
-            ArtifactError: There is not so much.
+            DriverError: There is not so much.
         """
         driver, address = _driver(), ctypes.c_uint64()
         driver.enter()
@@ -182,7 +223,7 @@ class Device:
         """Load a cubin.
 
         Raises:
-            ArtifactError: There is no GPU, or it can't run this cubin.
+            DriverError: There is no GPU, or it can't run this cubin.
         """
         self._driver = _driver()
         self._driver.enter()

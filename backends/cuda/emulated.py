@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planish.ir import Graph, OptionError
-from planish.ir.calling import nest_structure
+from planish.ir import Graph, ModelError, OptionError
+from planish.ir.calling import bind_arguments, nest_structure
 
 from ..builder import fill_plan
+from ..inputs import fit_array
 from ..packing import aligned_bytes, pack_all
 from ..plan import Plan, Value
 from ..target import Target
@@ -97,10 +98,15 @@ class EmulatedNetwork:
             target: A GPU's, or its name.
 
         Raises:
+            ModelError: It is no graph.
             OptionError: The target is no GPU.
             OperatorError: An operator can't be compiled for it.
             TargetError: There is no C++ compiler.
         """
+        if not isinstance(graph, Graph):
+            raise ModelError(
+                f"a {type(graph).__name__} is no graph", cure="capture the model first"
+            )
         chosen = find_target(target)
         if chosen.capability is None:
             raise OptionError(f"target {chosen.name!r} is no GPU", cure="choose one of cuda-...")
@@ -109,15 +115,32 @@ class EmulatedNetwork:
         inputs, outputs, workspace = fill_plan(graph, self.plan)
         self.program: Program = write_program(self.plan)
         packed = pack_all(self.plan.recipes, self.plan.tensors, self.plan.parameter_bytes)
+        self._names = [spec.name for spec in graph.inputs]
+        self._inputs = [(value.layout.shape, np.dtype(value.layout.dtype)) for value in inputs]
         self._outputs = [(value.layout.shape, value.layout.dtype) for value in outputs]
         tensors = [_nbytes(value) for value in inputs], [_nbytes(value) for value in outputs]
         device = _Processor(emulate(self.program.text, chosen.cpu))
         setup, launches = self.program.setup, self.program.launches
         self._library = GpuLibrary(device, setup, launches, packed, workspace, tensors)
 
-    def __call__(self, *inputs: Any) -> Any:
-        """Run the network on NumPy arrays that fit; return arrays nested as the graph's outputs."""
-        arrays = [np.array(array, order="C") for array in inputs]
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network.
+
+        Args:
+            args: NumPy arrays, or anything with DLPack, in the order of the graph's inputs.
+            kwargs: The same by input name.
+
+        Returns:
+            NumPy arrays, nested as the graph's outputs are.
+
+        Raises:
+            DataError: A wrong count, name, shape or dtype.
+        """
+        given = bind_arguments(self._names, args, kwargs, "network")
+        arrays = [
+            fit_array(name, value, *wanted)
+            for name, value, wanted in zip(self._names, given, self._inputs, strict=True)
+        ]
         results = [np.empty(shape, dtype) for shape, dtype in self._outputs]
         self._library.run(arrays + results)
         return nest_structure(self._structure, results)

@@ -18,14 +18,15 @@ import ctypes
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from shutil import which
 from typing import Any
 
 import numpy as np
 
-from planish.ir.errors import TargetError
+from planish.ir.errors import OptionError, TargetError
 
 _FOLDER = Path(__file__).parent
 _OPTIONS = [
@@ -42,7 +43,7 @@ _OPTIONS = [
     "-fsanitize=bounds",
 ]
 _KERNEL = re.compile(
-    r'^extern "C" __global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(.*?\) \{\n(.*?)^\}',
+    r'^extern "C" __global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(([^()]*)\) \{\n(.*?)^\}',
     re.MULTILINE | re.DOTALL,
 )
 _LAUNCH = """
@@ -55,14 +56,26 @@ extern "C" const char* planish_launch(int number, const unsigned* sizes, void** 
 _WAITING = re.compile(r"\b(__sync\w+|planish_(sync|mma|load_matrices|commit|wait))\b")
 
 
+# What every GPU allows along x, y and z, and of a block's threads in all.
+_LARGEST_GRID = (2**31 - 1, 65535, 65535)
+_LARGEST_BLOCK = (1024, 1024, 64)
+_MOST_THREADS = 1024
+
+
 class EmulatedLibrary:
     """The kernels of one text, ready to be launched."""
 
-    def __init__(self, library: ctypes.CDLL, names: Sequence[str]) -> None:
-        """Take a loaded library and the names of its kernels; see `emulate`."""
+    def __init__(self, library: ctypes.CDLL, kernels: Mapping[str, int]) -> None:
+        """Take a loaded library and its kernels; see `emulate`.
+
+        Args:
+            library: As g++ made it.
+            kernels: The number of arguments by name, in the order of the library's table.
+        """
         self._launch = library.planish_launch
         self._launch.restype = ctypes.c_char_p
-        self._numbers = {name: number for number, name in enumerate(names)}
+        self._numbers = {name: number for number, name in enumerate(kernels)}
+        self._counts = kernels
 
     def launch(
         self,
@@ -89,12 +102,20 @@ class EmulatedLibrary:
             backwards: Run the threads of each warp from the last one to the first.
 
         Raises:
-            TargetError: No such kernel, or its threads wait for what never comes.
+            TargetError: No such kernel, sizes that no GPU launches, another number of arguments
+                than the kernel has, an array that is not contiguous, or threads that wait for what
+                never comes.
         """
         if name not in self._numbers:
             raise TargetError(f"the text has no kernel {name!r}")
         if shared:
             raise TargetError(f"kernel {name!r} wants dynamic shared memory, which is not emulated")
+        if len(arguments) != self._counts[name]:
+            raise TargetError(
+                f"kernel {name!r} takes {self._counts[name]} arguments, {len(arguments)} are given"
+            )
+        _check_sizes(name, "grid", grid, _LARGEST_GRID)
+        _check_sizes(name, "block", block, _LARGEST_BLOCK)
         values = [_as_argument(argument) for argument in arguments]
         addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         sizes = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
@@ -122,12 +143,17 @@ def emulate(source: str, arch: str = "sm_80") -> EmulatedLibrary:
 
     Raises:
         TargetError: There is no g++, or it does not take the text.
+        OptionError: There is no such `arch`.
     """
+    if not re.fullmatch(r"sm_\d+", arch):
+        raise OptionError(f"there is no GPU architecture {arch!r}", cure="write it as in 'sm_80'")
     compiler = which("g++")
     if compiler is None:
         cure = "install g++ (Debian: apt install g++)"
         raise TargetError("no g++ found to emulate CUDA kernels with", cure=cure)
-    kernels = {found[1]: bool(_WAITING.search(found[2])) for found in _KERNEL.finditer(source)}
+    found = list(_KERNEL.finditer(source))
+    kernels = {kernel[1]: bool(_WAITING.search(kernel[3])) for kernel in found}
+    counts = {kernel[1]: len(kernel[2].split(",")) if kernel[2].strip() else 0 for kernel in found}
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         text, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
         number = arch.removeprefix("sm_")
@@ -143,7 +169,7 @@ def emulate(source: str, arch: str = "sm_80") -> EmulatedLibrary:
                 f"g++ does not compile the kernels: {(errors or ['it failed'])[0]}",
                 cure="a device function that a kernel calls must be in device.h and emulated.h",
             )
-        return EmulatedLibrary(ctypes.CDLL(str(made)), list(kernels))
+        return EmulatedLibrary(ctypes.CDLL(str(made)), counts)
 
 
 def _table(kernels: dict[str, bool]) -> str:
@@ -158,12 +184,28 @@ def _table(kernels: dict[str, bool]) -> str:
 def _as_argument(value: Any) -> Any:
     """Return an argument as ctypes has it."""
     if isinstance(value, np.ndarray):
+        if not value.flags.c_contiguous:
+            raise TargetError("an argument is an array that is not contiguous", cure="copy it")
         return ctypes.c_void_p(value.ctypes.data)
     if isinstance(value, int | np.integer):
         return ctypes.c_int32(int(value))
     if isinstance(value, float | np.floating):
         return ctypes.c_float(float(value))
     return value
+
+
+def _check_sizes(name: str, what: str, sizes: Sequence[int], largest: tuple[int, ...]) -> None:
+    """Raise TargetError unless a kernel's grid or block is one that a GPU launches."""
+    fits = 1 <= len(sizes) <= len(largest) and all(
+        isinstance(size, int | np.integer) and 1 <= size <= most
+        for size, most in zip(sizes, largest, strict=False)
+    )
+    if not fits or (largest is _LARGEST_BLOCK and prod(map(int, sizes)) > _MOST_THREADS):
+        raise TargetError(
+            f"kernel {name!r} can't be launched with the {what} {list(sizes)}",
+            cure=f"give up to three sizes of 1 to {list(largest)}"
+            + (f", {_MOST_THREADS} threads in all" if largest is _LARGEST_BLOCK else ""),
+        )
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, ...]:

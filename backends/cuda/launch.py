@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,3 +44,17 @@ class Launch:
         places = tuple((str(memory), int(index), int(at)) for memory, index, at in arguments)
         sizes = tuple(tuple(int(size) for size in sizes) for sizes in (grid, block))
         return Launch(str(kernel), *sizes, int(shared), places)  # type: ignore[arg-type]
+
+    def check(self, sizes: Mapping[str, Sequence[int]]) -> None:
+        """Check that each argument points into memory that there is.
+
+        Args:
+            sizes: Bytes of the memories by name, of each input or output, of the one otherwise.
+
+        Raises:
+            ValueError: One does not.
+        """
+        for memory, index, offset in self.arguments:
+            known = sizes.get(memory, ())
+            if not 0 <= index < len(known) or not 0 <= offset <= known[index]:
+                raise ValueError(f"kernel {self.kernel} gets {memory} {index} at {offset}")

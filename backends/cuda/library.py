@@ -96,7 +96,7 @@ class GpuLibrary:
         workspace_bytes: int,
         tensors: tuple[Sequence[int], Sequence[int]],
     ) -> None:
-        """Copy the parameters to the device.
+        """Copy the parameters to the device, and take the memory of one call.
 
         Args:
             device: Where the kernels are loaded.
@@ -114,7 +114,8 @@ class GpuLibrary:
         queue = device.queue()
         queue.upload(self.parameters, parameters)
         queue.wait()
-        self._free: list[_Room] = []
+        # What a first call needs is taken now: a GPU without room for it is found when loading.
+        self._free = [_Room(self)]
 
     def _take(self) -> _Room:
         try:
@@ -162,13 +163,18 @@ def load_library(
         parameters: The packed parameter memory.
 
     Raises:
-        ArtifactError: There is no GPU, or its driver fails.
+        DriverError: There is no GPU, or its driver fails.
+        ValueError: A launch says what can't be, as do TypeError and KeyError.
     """
     setup, launches = (
         [Launch.from_json(entry) for entry in manifest[part]] for part in ("setup", "launches")
     )
     tensors = _bytes_of(manifest["inputs"]), _bytes_of(manifest["outputs"])
-    device, workspace_bytes = driver.Device(content), manifest["workspace_bytes"]
+    workspace_bytes = manifest["workspace_bytes"]
+    sizes = {"workspace": [workspace_bytes], "parameters": [parameters.nbytes]}
+    for launch in [*setup, *launches]:
+        launch.check({**sizes, "input": tensors[0], "output": tensors[1]})
+    device = driver.Device(content)
     return GpuLibrary(device, setup, launches, parameters, workspace_bytes, tensors)
 
 

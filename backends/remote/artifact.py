@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from planish.ir.errors import ArtifactError, OptionError, TargetError
 
-from ..artifact import Artifact, Timing
+from ..artifact import Artifact, Timing, check_amounts
 from ..container import Container, read_file
 from ..matching import choose_target
 from ..packing import pack_all
@@ -92,10 +92,12 @@ class RemoteArtifact(Artifact):
             warm_up: Calls before that.
 
         Raises:
+            DataError: Inputs that don't fit.
+            OptionError: `seconds`, `calls` or `warm_up` is no such amount.
             TargetError: The device stopped answering.
         """
-        values = inputs or tuple(np.zeros(info.shape, info.dtype) for info in self.inputs)
-        arrays = [self._input(i, value) for i, value in enumerate(values)]
+        check_amounts(seconds, calls, warm_up)
+        arrays = self._arrays(inputs or self._zeros())
         outputs = [np.empty(info.shape, info.dtype) for info in self.outputs]
         library: Any = self._library
         with self._talking(self.target):

@@ -1,12 +1,9 @@
-"""Artifacts: calling, saving, loading, damage, other processors, machines without torch."""
+"""Artifacts: calling, saving, loading, other processors, machines without torch."""
 
-import hashlib
 import io
-import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ from planish.backends.container import write_container
 from planish.ir import ArtifactError, DataError, Graph, HistoryEntry, OptionError, PlanishError
 
 planish, aten = torch.ops.planish, torch.ops.aten
-LIBRARY = "x86-64-v3/library.so"
 
 
 def small_graph(builder: Any, *, batch: int = 1, seed: int = 5) -> Graph:
@@ -155,76 +151,6 @@ def test_a_full_disk_leaves_nothing(
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def rewrite(content: bytes, change: Callable[[dict[str, bytes]], object]) -> bytes:
-    """Return the zip with other parts."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    change(parts)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, part in parts.items():
-            archive.writestr(name, part)
-    return buffer.getvalue()
-
-
-def edit_manifest(content: bytes, **changes: Any) -> bytes:
-    def change(parts: dict[str, bytes]) -> None:
-        manifest = json.loads(parts["manifest.json"])
-        manifest.update(changes)
-        parts["manifest.json"] = json.dumps(manifest).encode()
-
-    return rewrite(content, change)
-
-
-def sealed(content: bytes) -> bytes:
-    """Return the artifact with the checksum that its manifest should have."""
-
-    def change(parts: dict[str, bytes]) -> None:
-        digest = hashlib.sha256(parts["manifest.json"]).hexdigest()
-        parts["manifest.sha256"] = digest.encode()
-
-    return rewrite(content, change)
-
-
-def damage_library(parts: dict[str, bytes]) -> None:
-    library = bytearray(parts[LIBRARY])
-    library[len(library) // 2] ^= 1
-    parts[LIBRARY] = bytes(library)
-
-
-DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda _: b"", "not a planish artifact"),
-    "text": (lambda _: b"hello, this is no model\n" * 50, "not a planish artifact"),
-    "truncated": (lambda content: content[: len(content) // 2], "is damaged"),
-    "flipped bit": (lambda c: c[:3000] + bytes([c[3000] ^ 8]) + c[3001:], "is damaged"),
-    "other zip": (lambda c: rewrite(c, lambda parts: parts.pop("manifest.json")), "no manifest"),
-    "no library": (lambda c: rewrite(c, lambda parts: parts.pop(LIBRARY)), "is damaged: it has no"),
-    "wrong checksum": (lambda c: rewrite(c, damage_library), "wrong checksum"),
-    "other format": (lambda c: edit_manifest(c, format="other"), "manifest is another's"),
-    "newer version": (lambda c: edit_manifest(c, version=99), "has format 99"),
-    "older version": (lambda c: edit_manifest(c, version=1), "has format 1, this planish reads 2"),
-    "edited": (lambda c: edit_manifest(c, threads=7), "manifest.json has a wrong checksum"),
-    "incomplete": (lambda c: sealed(edit_manifest(c, targets=[])), "its manifest is not complete"),
-    "no sizes": (lambda c: sealed(edit_manifest(c, inputs=[{}])), "says what can't be"),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_files(compiled: tuple[Graph, Artifact], tmp_path: Path, name: str) -> None:
-    change, message = DAMAGES[name]
-    path = tmp_path / "model.planish"
-    path.write_bytes(change(compiled[1].content))
-    with pytest.raises(ArtifactError) as error:
-        load(path)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="can't read the artifact"):
-        load(tmp_path / "nothing.planish")
-
-
 def test_another_processor(
     compiled: tuple[Graph, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +200,30 @@ def test_bench_measures(compiled: tuple[Graph, Artifact]) -> None:
     timing = compiled[1].bench(calls=20)
     assert timing.calls == 20
     assert 0 < timing.minimum <= timing.median
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"calls": -1}, "calls must be a whole number of at least 1, not -1"),
+        ({"calls": 0}, "calls must be"),
+        ({"seconds": -1}, "seconds must be a positive number, not -1"),
+        ({"seconds": float("nan")}, "seconds must be"),
+        ({"warm_up": -1}, "warm_up must be a whole number of at least 0"),
+    ],
+)
+def test_bench_refuses_what_it_can_t_measure(
+    compiled: tuple[Graph, Artifact], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        compiled[1].bench(**options)
+
+
+def test_bench_checks_its_inputs(compiled: tuple[Graph, Artifact]) -> None:
+    for call in (compiled[1].bench, compiled[1].prepared):
+        with pytest.raises(DataError, match="2 inputs given, the artifact takes 1"):
+            call(image(), image())
+    assert compiled[1].bench(seconds=1e-9).calls == 1
 
 
 RUN_ALONE = """

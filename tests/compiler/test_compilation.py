@@ -32,6 +32,8 @@ def graph() -> planish.Graph:
         ({"cross_compiler": ""}, "cross_compiler must be a path, not ''"),
         ({"sysroot": 5}, "sysroot must be a path, not 5"),
         ({"batch": 10**9}, "GB, and kernels address 2; compile for a smaller batch"),
+        ({"database": 3}, "a int is no tuning database; give the folder that planish.tune filled"),
+        ({"database": b"folder"}, "a bytes is no tuning database"),
     ],
 )
 def test_bad_options(graph: planish.Graph, options: dict[str, Any], message: str) -> None:

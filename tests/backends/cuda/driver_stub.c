@@ -19,7 +19,7 @@ static int kernel_count;
 typedef struct { Graph* recorded; } Stream;
 
 static int context, module;
-_Atomic int stub_memories, stub_graphs, stub_streams, stub_launches, stub_failure;
+_Atomic int stub_memories, stub_graphs, stub_streams, stub_launches, stub_failure, stub_full;
 
 void stub_begin(Emulate launch) { emulate = launch; kernel_count = 0; }
 void stub_kernel(const char* name, int number, int arguments) {
@@ -46,11 +46,14 @@ int cuDeviceGetAttribute(int* number, int attribute, int device) {
   }
 }
 int cuGetErrorName(int status, const char** name) {
-  *name = status == 209 ? "CUDA_ERROR_NO_BINARY_FOR_GPU" : "CUDA_ERROR_UNKNOWN";
+  *name = status == 209 ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
+          : status == 2 ? "CUDA_ERROR_OUT_OF_MEMORY"
+                        : "CUDA_ERROR_UNKNOWN";
   return 0;
 }
 int cuDevicePrimaryCtxRetain(void** made, int device) {
   *made = &context;
+  if (stub_full) return 2;
   return device == 7 ? 0 : INVALID;
 }
 int cuCtxSetCurrent(void* wanted) { return wanted == &context ? 0 : INVALID; }

@@ -24,9 +24,18 @@ from planish.backends.cuda import driver, nvrtc
 from planish.backends.cuda.emulated import EmulatedNetwork
 from planish.backends.cuda.emulator import emulate
 from planish.backends.cuda.launch import Launch
+from planish.backends.cuda.library import load_library
 from planish.backends.profiling import profile
 from planish.backends.target import describe_target
-from planish.ir import ArtifactError, Graph, OperatorError, OptionError, TargetError
+from planish.ir import (
+    ArtifactError,
+    DataError,
+    Graph,
+    ModelError,
+    OperatorError,
+    OptionError,
+    TargetError,
+)
 from planish.passes import InsertQDQ
 from planish.tuning import tune
 
@@ -46,6 +55,11 @@ def graph(builder: Any) -> Graph:
 def artifact(graph: Graph) -> Artifact:
     pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc-cu12 is not installed")
     return build(graph, ["x86-64-v3", "cuda-sm80", "cuda-sm61"])
+
+
+@pytest.fixture(scope="module")
+def emulated(graph: Graph) -> EmulatedNetwork:
+    return EmulatedNetwork(graph, "cuda-sm80")
 
 
 @pytest.fixture
@@ -157,6 +171,28 @@ def test_a_processor_is_not_emulated(graph: Graph) -> None:
         EmulatedNetwork(graph, "x86-64-v3")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "0 inputs given, the network also takes"),
+        ([image(), image()], "2 inputs given, the network takes 1"),
+        ([image()[:, :8]], r"is uint8\[1, 8, 9, 9\], expected uint8\[1, 16, 9, 9\]"),
+        ([image().astype(np.float32)], r"is float32\[1, 16, 9, 9\]"),
+        ([3], "is a int"),
+    ],
+)
+def test_an_emulated_network_checks_its_inputs(
+    emulated: EmulatedNetwork, given: list[Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        emulated(*given)
+
+
+def test_an_emulated_network_is_of_a_graph() -> None:
+    with pytest.raises(ModelError, match="a str is no graph"):
+        EmulatedNetwork("q.graph", "cuda-sm80")  # type: ignore[arg-type]
+
+
 def test_without_nvrtc_the_error_says_what_to_install(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +240,7 @@ def stub(graph: Graph, stub_library: Path, monkeypatch: pytest.MonkeyPatch) -> A
         cached.cache_clear()
     yield stub
     ctypes.c_int.in_dll(stub, "stub_failure").value = 0
+    ctypes.c_int.in_dll(stub, "stub_full").value = 0
     for cached in (driver.compute_capability, driver._driver):
         cached.cache_clear()
 
@@ -238,9 +275,9 @@ def test_callers_share_the_weights_and_have_memory_of_their_own(
         results = list(pool.map(loaded, [image(seed) for seed in range(12)]))
     for seed, result in enumerate(results):
         assert (result[0] == Reference(graph)(image(seed))[0]).all()
-    # Workspace, input and output of each.
-    assert count(stub, "memories") - before in (3, 6, 9, 12)
-    assert count(stub, "streams") == (count(stub, "memories") - before) // 3
+    # Workspace, input and output of each; the first caller's are there since it was loaded.
+    assert count(stub, "memories") - before in (0, 3, 6, 9)
+    assert count(stub, "streams") == 1 + (count(stub, "memories") - before) // 3
 
 
 def test_loading_needs_neither_torch_nor_tvm(artifact: Artifact, tmp_path: Path) -> None:
@@ -268,6 +305,72 @@ def test_the_driver_s_errors_have_its_own_names(artifact: Artifact, stub: ctypes
     ctypes.c_int.in_dll(stub, "stub_failure").value = 209
     with pytest.raises(ArtifactError, match="cuModuleLoadData: CUDA_ERROR_NO_BINARY_FOR_GPU"):
         Artifact(artifact.content, target="cuda-sm80")
+
+
+def test_a_gpu_without_memory_is_passed_over(
+    graph: Graph, artifact: Artifact, stub: ctypes.CDLL
+) -> None:
+    ctypes.c_int.in_dll(stub, "stub_full").value = 1
+    reason = "'cuda-sm80' fits, but NVIDIA's driver failed in cuDevicePrimaryCtxRetain: "
+    reason += "CUDA_ERROR_OUT_OF_MEMORY"
+    loaded = Artifact(artifact.content)
+    assert loaded.target == "x86-64-v3"
+    assert loaded.passed_over == {"cuda-sm80": reason}
+    assert (loaded(image())[0] == Reference(graph)(image())[0]).all()
+    with pytest.raises(ArtifactError) as error:
+        Artifact(artifact.content, "a.planish", "cuda-sm80")
+    assert str(error.value) == (
+        f"the artifact can't be loaded: {reason}; at a.planish; load it with target='x86-64-v3', "
+        "or see what else uses the GPU (nvidia-smi)"
+    )
+    made = build(graph, "cuda-sm80")
+    assert not made.runs_here
+    with pytest.raises(ArtifactError, match=r"OUT_OF_MEMORY; at memory; see what else uses the"):
+        made(image())
+
+
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize(
+    "place", [("workspace", 0, 1 << 30), ("input", 1, 0), ("output", 0, -1), ("elsewhere", 0, 0)]
+)
+def test_a_launch_stays_in_the_memory_that_there_is(
+    artifact: Artifact, place: tuple[str, int, int]
+) -> None:
+    manifest = Artifact(artifact.content, target="cuda-sm80").manifest
+    kernel, grid, block, shared, places = manifest["launches"][0]
+    forged = [[kernel, grid, block, shared, [place, *places[1:]]]]
+    parameters = np.zeros(manifest["parameter_bytes"], np.uint8)
+    with pytest.raises(ValueError, match=f"gets {place[0]} {place[1]} at {place[2]}"):
+        load_library(b"", {**manifest, "launches": forged}, parameters)
+
+
+def test_a_driver_that_lacks_a_function_is_too_old(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old.c").write_text("int nothing;\n")
+    made = tmp_path / "libcuda.so.1"
+    subprocess.run(["gcc", "-shared", "-fPIC", tmp_path / "old.c", "-o", made], check=True)
+    monkeypatch.setattr(driver, "_open", lambda: ctypes.CDLL(str(made)))
+    driver.compute_capability.cache_clear()
+    assert Artifact(artifact.content).target == "x86-64-v3"
+    with pytest.raises(ArtifactError, match="driver is too old: it has no cuInit, CUDA 12 is need"):
+        Artifact(artifact.content, target="cuda-sm80")
+    driver.compute_capability.cache_clear()
+
+
+def test_an_old_driver_s_lack_is_found_when_loading(
+    artifact: Artifact, stub: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Old:
+        def __getattr__(self, name: str) -> Any:
+            if name == "cuGraphInstantiateWithFlags":
+                raise AttributeError(name)
+            return getattr(stub, name)
+
+    monkeypatch.setattr(driver, "_open", Old)
+    loaded = Artifact(artifact.content)
+    assert loaded.target == "x86-64-v3"
+    assert "it has no cuGraphInstantiateWithFlags" in loaded.passed_over["cuda-sm80"]
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

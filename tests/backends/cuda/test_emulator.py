@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from planish.backends.cuda import emulator
 from planish.backends.cuda.emulator import EmulatedLibrary, emulate
-from planish.ir import TargetError
+from planish.ir import OptionError, TargetError
 
 EXTREMES = [-(2**31), -(2**31) + 1, -1, 0, 1, 2**24 + 1, 2**31 - 1]
 
@@ -270,3 +270,27 @@ def test_both_sides_have_the_same_device_functions() -> None:
     )
     # How an address of shared memory is spelled in PTX.
     assert theirs - {"planish_shared"} <= ours
+
+
+def test_a_wrong_launch_is_an_error() -> None:
+    y = np.zeros((8, 8), np.int32)
+    library = emulate(text_of("kernel", "y[threadIdx.x] = 1;", {"y": y}))
+    for grid, block, arguments, message in (
+        ((1,), (32,), [], "takes 1 arguments, 0 are given"),
+        ((1,), (32,), [y, y], "takes 1 arguments, 2 are given"),
+        ((-1,), (32,), [y], r"with the grid \[-1\]"),
+        ((1, 65536), (32,), [y], r"with the grid \[1, 65536\]"),
+        ((1, 1, 1, 1), (32,), [y], r"with the grid \[1, 1, 1, 1\]"),
+        ((1,), (5000,), [y], r"with the block \[5000\]; give .* 1024 threads in all"),
+        ((1,), (64, 32), [y], r"with the block \[64, 32\]"),
+        ((1,), (), [y], r"with the block \[\]"),
+        ((1,), (32,), [y[:, ::2]], "is not contiguous"),
+    ):
+        with pytest.raises(TargetError, match=message):
+            library.launch("kernel", grid, block, 0, arguments)
+    assert not y.any()
+
+
+def test_an_unknown_architecture() -> None:
+    with pytest.raises(OptionError, match=r"no GPU architecture 'abc'; write it as in 'sm_80'"):
+        emulate("", "abc")
