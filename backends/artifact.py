@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish.ir.calling import bind_arguments, nest_structure
-from planish.ir.errors import ArtifactError, DataError
+from planish.ir.errors import ArtifactError, DataError, OptionError
 from planish.ir.files import write_beside
 
 from .container import LIBRARY, Container, read_file
@@ -228,7 +228,11 @@ class Artifact:
             seconds: How long to measure, if `calls` is not given.
             calls: How many calls to measure.
             warm_up: Calls before that.
+
+        Raises:
+            OptionError: `calls` is no count.
         """
+        check_calls(calls)
         values = inputs or tuple(np.zeros(shape, dtype) for shape, dtype in self._wanted)
         arrays = [self._input(i, value) for i, value in enumerate(values)]
         results = [np.empty(shape, dtype) for shape, dtype in self._made]
@@ -298,6 +302,12 @@ class Artifact:
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
         return f"Artifact({inputs}; target {', '.join(self.targets)}, {self.nbytes} bytes)"
+
+
+def check_calls(calls: int | None) -> None:
+    """Raise OptionError unless this is a number of calls to measure, or None."""
+    if calls is not None and calls < 1:
+        raise OptionError(f"calls is {calls}, it must be at least 1")
 
 
 def _info(entry: dict[str, Any]) -> TensorInfo:
