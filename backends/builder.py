@@ -31,6 +31,8 @@ from .target import Target, describe_target
 from .targets import find_targets
 
 _planish = torch.ops.planish
+# Each is a thread of the system; no processor that targets are for has as many.
+MOST_THREADS = 1024
 _QUANTIZE, _DEQUANTIZE = _planish.quantize.default, _planish.dequantize.default
 
 
@@ -184,8 +186,8 @@ def fill_plan(graph: Graph, plan: Plan) -> tuple[list[Value], list[Value], int]:
 
 
 def _check_options(graph: Graph, threads: int, io: str) -> None:
-    if threads < 1:
-        raise OptionError(f"threads is {threads}, it must be at least 1")
+    if not 1 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads is {threads}, it must be from 1 to {MOST_THREADS}")
     if io not in ("float", "integer"):
         raise OptionError(f"io is {io!r}", cure="choose 'float' or 'integer'")
     if graph.level is Level.QUANTIZED:

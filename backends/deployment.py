@@ -8,12 +8,15 @@
 
     entry planish_main
     threads 1
-    needs_runtime 0
+    needs_runtime 0                       1: library.so calls TVM's thread pool or its allocator
+    machine x86_64
+    cpu_flags avx avx2 bmi1               what /proc/cpuinfo or getauxval must have
     parameters 25024
     workspace 98368
     input float32 4 1 3 32 32 image       dtype, number of axes, sizes, name
     output float32 2 1 10 logits
     quantized uint8 0.05 128              of the tensor above: dtype, scale, zero point
+    checksum 3610a686                     CRC-32 of all lines before, in hexadecimal
 
 The entry takes inputs, outputs, parameters and workspace as DLTensors, in this order, and returns
 0. Parameters and workspace begin on a multiple of 64 bytes. `examples/deploy_cpp` does all of it.
@@ -22,6 +25,7 @@ The entry takes inputs, outputs, parameters and workspace as DLTensors, in this 
 from __future__ import annotations
 
 import os
+import zlib
 from typing import Any
 
 from planish.ir.errors import OptionError
@@ -46,9 +50,11 @@ def unpack(
 
     Raises:
         ArtifactError: Unreadable, foreign or damaged.
-        OptionError: It has no such target, or several and none is named.
+        OptionError: It has no such target, or several and none is named; or no folder is named.
         PlanishError: The folder can't be written.
     """
+    if not os.fspath(folder):  # for the system that is the current folder
+        raise OptionError("the folder to write to is empty", cure="name one; . is the current one")
     content = read_file(path)
     files, name = deployment_files(Container(content, os.fspath(path)), target)
     write_together(folder, files)
@@ -72,10 +78,11 @@ def deployment_files(container: Container, target: str | None) -> tuple[dict[str
         )
     with damage_named(container.where):
         parameters = pack_all(plan["recipes"], container.tensors(), plan["parameter_bytes"])
+        (entry,) = [e for e in container.manifest["targets"] if e["name"] == name]
         files = {
             LIBRARY: container.library(name),
             PARAMETERS: parameters.tobytes(),
-            INTERFACE: _interface(container.manifest, plan).encode(),
+            INTERFACE: _interface(container.manifest, entry, plan).encode(),
         }
     return files, name
 
@@ -97,19 +104,22 @@ def _only_target(container: Container, target: str | None) -> str:
     return target or names[0]
 
 
-def _interface(manifest: dict[str, Any], plan: dict[str, Any]) -> str:
+def _interface(manifest: dict[str, Any], target: dict[str, Any], plan: dict[str, Any]) -> str:
     """Return the text of `interface.txt`."""
     lines = [
         f"entry {plan['entry']}",
         f"threads {manifest['threads']}",
         f"needs_runtime {int(plan['needs_runtime'])}",
+        f"machine {target['machine']}",
+        " ".join(["cpu_flags", *target["cpu_flags"]]),
         f"parameters {plan['parameter_bytes']}",
         f"workspace {plan['workspace_bytes']}",
     ]
     for kind in ("input", "output"):
         for entry in manifest[f"{kind}s"]:
             lines += _tensor(kind, entry)
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return f"{text}checksum {zlib.crc32(text.encode()):08x}\n"
 
 
 def _tensor(kind: str, entry: dict[str, Any]) -> list[str]:

@@ -21,11 +21,13 @@ class Processor:
         machine: The instruction set's family: "x86_64", "aarch64".
         cpu_flags: The processor's features as Linux spells them.
         called: How messages call it.
+        count: Threads that it runs at once, if that is known.
     """
 
     machine: str
     cpu_flags: frozenset[str]
     called: str = "this machine"
+    count: int | None = None
 
 
 def obstacle(entry: dict[str, Any], processor: Processor | None = None) -> str | None:

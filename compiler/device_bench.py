@@ -56,7 +56,8 @@ def measure_on_device(
 
     Raises:
         ArtifactError: An artifact that can't be read, or that the device can't run.
-        OptionError: An artifact for another number of threads, or a target that has to be named.
+        OptionError: An artifact for another number of threads, more threads than the device has,
+            or a target that has to be named.
         TargetError: Nobody answers there, or the session broke.
     """
     graphs = any(subject.content is None for subject in subjects)
@@ -64,10 +65,23 @@ def measure_on_device(
     results: list[Result] = []
     for count in threads or [None]:
         with Device(address) as device:  # a session's pool of threads can't grow
+            _check_threads(device, count)
             for subject in subjects:
                 progress(f"{subject.name}: measuring on {device.address}")
                 results.append(_measure(subject, device, settings, target, count))
     return results
+
+
+def _check_threads(device: Device, threads: int | None) -> None:
+    """Raise OptionError if a device tells that it runs fewer threads at once."""
+    processor = device.describe()
+    most = None if processor is None else processor.count
+    if threads is not None and most is not None and threads > most:
+        raise OptionError(
+            f"the device runs {most} thread(s) at once, not {threads}",
+            where=device.address,
+            cure=f"give --threads from 1 to {most}",
+        )
 
 
 def _measure(

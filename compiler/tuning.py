@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from planish.backends.builder import fill_plan
 from planish.backends.plan import Plan
 from planish.backends.remote.address import parse_address
+from planish.backends.remote.device import refuse_gpu
 from planish.backends.remote.targets import target_for
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database
@@ -96,6 +97,8 @@ def tune(
         tracker = parse_tracker(rpc_tracker)
     server = parse_address(rpc, "device", "127.0.0.1:9090") if rpc is not None else None
     chosen = find_target(target) if server is None else target_for(server, target)
+    if rpc_tracker is not None:
+        refuse_gpu(chosen.name, chosen.machine, rpc_tracker)
     plan = Plan(chosen, threads, toolchain=find_toolchain(cross_compiler, sysroot))
     fill_plan(backend_graph(graph, batch), plan)
     if not plan.layers:

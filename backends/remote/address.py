@@ -17,6 +17,7 @@ MAGIC, MISMATCH = 0xFF271, 0xFF273
 # Nobody names a server like that, so that a server says no and goes on listening.
 _PROBE = b"client:planish asks who is there"
 _CURE = "start one there: python -m planish.rpc_server --host 0.0.0.0 --port {port}"
+_FREE_PORT = "0, which takes a free port and prints it"
 
 
 def parse_address(text: str, what: str, example: str) -> tuple[str, int]:
@@ -31,14 +32,33 @@ def parse_address(text: str, what: str, example: str) -> tuple[str, int]:
         OptionError: It is spelled otherwise.
     """
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    host = host.strip("[]")
+    digits = port.isascii() and port.isdecimal() and len(port) < 6
+    if not digits or not is_address((host, int(port))):
         raise OptionError(f"the {what} {text!r} is not host:port", cure=f"write {example}")
-    return host.strip("[]"), int(port)
+    return host, int(port)
+
+
+def is_address(address: object) -> bool:
+    """Return whether this is (host, port), of a host that sockets can look up."""
+    match address:
+        case (str(host), int(port)):
+            return _is_host(host) and 0 < port < 65536
+        case _:
+            return False
+
+
+def _is_host(host: str) -> bool:
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:  # an empty part, or one of over 63 letters
+        return False
 
 
 def address_text(address: tuple[str | None, int]) -> str:
-    """Return "host:port"."""
-    return f"{address[0]}:{address[1]}"
+    """Return "host:port", "[host]:port" for an address of IPv6."""
+    host, port = address
+    return f"[{host}]:{port}" if host and ":" in host else f"{host}:{port}"
 
 
 def require_server(address: tuple[str, int]) -> None:
@@ -65,9 +85,7 @@ def require_server(address: tuple[str, int]) -> None:
             cure=_CURE.format(port=address[1]),
         ) from error
     if answer not in (struct.pack("<i", MAGIC), struct.pack("<i", MISMATCH)):
-        raise TargetError(
-            "this is no RPC server", where=where, cure=_CURE.format(port="another port")
-        )
+        raise TargetError("this is no RPC server", where=where, cure=_CURE.format(port=_FREE_PORT))
 
 
 def _receive(connection: socket.socket, count: int) -> bytes:

@@ -6,45 +6,67 @@ client's code crashes. This one goes on, and tells what processor it has.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import struct
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from planish.ir.errors import TargetError
+from planish.ir.errors import OptionError, TargetError
 
 from ..cpu import cpu_flags, machine
 from ..runtime import load_ffi, use_threads
-from .address import MAGIC, MISMATCH
+from .address import MAGIC, MISMATCH, address_text
 from .device import DESCRIBE, USE_THREADS
 
 # Seconds that a client may take for its greeting.
 _GREETING = 5.0
 _LONGEST_KEY = 4096
+_TIMEOUT = "-timeout="
+# What to do about the system's reasons not to listen.
+_CURES = {
+    errno.EADDRINUSE: "give another --port; 0 takes one that is free",
+    errno.EACCES: "give a --port above 1023, or 0 for one that is free",
+}
+_OTHER_HOST = "give a --host of this machine; 0.0.0.0 is all of them, 127.0.0.1 this machine alone"
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
     Args:
-        host: The interface's address; 0.0.0.0 for all.
+        host: The interface's address, of IPv4 or IPv6; 0.0.0.0 for all.
         port: 0 for any that is free.
 
     Raises:
+        OptionError: No host, or no port.
         TargetError: The port is taken, or the host is none of this machine's.
     """
+    host = host.strip("[]")
+    if not host:  # all interfaces for the system; nobody shall open them by an unset variable
+        raise OptionError("the host is empty", cure=_OTHER_HOST)
+    if not 0 <= port < 65536:
+        raise OptionError(f"can't listen on port {port}", cure="give a --port from 0 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), backlog=8)
-    except (OSError, OverflowError) as error:
+        return socket.create_server((host, port), family=family, backlog=8)
+    except (OSError, UnicodeError) as error:
+        code = getattr(error, "errno", None) or 0
+        # Python adds the address to the system's words; names that can't be found have codes < 0.
+        said = os.strerror(code) if code > 0 else "no such host"
         raise TargetError(
-            f"can't listen: {getattr(error, 'strerror', None) or error}", where=f"{host}:{port}"
+            f"can't listen: {said}",
+            where=address_text((host, port)),
+            cure=_CURES.get(code, _OTHER_HOST),
         ) from error
 
 
@@ -58,7 +80,7 @@ def serve(listening: socket.socket, say: Callable[[str], object]) -> None:
     while True:
         connection, peer = listening.accept()
         with connection:
-            name = f"{peer[0]}:{peer[1]}"
+            name = address_text(peer[:2])
             seconds = _greet(connection)
             if seconds is None:
                 continue  # no client, or one that asked who is there
@@ -80,7 +102,8 @@ def prepare() -> None:
         raise TargetError(
             f"the server needs TVM: {error}", cure="pip install apache-tvm and what it needs"
         ) from error
-    told = json.dumps({"machine": machine(), "cpu_flags": sorted(cpu_flags())})
+    facts = {"machine": machine(), "cpu_flags": sorted(cpu_flags()), "count": os.cpu_count()}
+    told = json.dumps(facts)
     ffi.register_global_func(DESCRIBE, lambda: told, override=True)
     ffi.register_global_func(USE_THREADS, use_threads, override=True)
 
@@ -96,7 +119,8 @@ def _greet(connection: socket.socket) -> float | None:
         if magic != MAGIC or not 0 <= length <= _LONGEST_KEY:
             return None
         words = _receive(connection, length).decode(errors="replace").split()
-        if not words or words[0] != "client:":
+        seconds = _seconds(words)
+        if not words or words[0] != "client:" or seconds is None:
             connection.sendall(struct.pack("<i", MISMATCH))
             return None
         key = b"server:"
@@ -104,8 +128,17 @@ def _greet(connection: socket.socket) -> float | None:
         connection.settimeout(None)
     except OSError:
         return None
-    limits = [word.removeprefix("-timeout=") for word in words if word.startswith("-timeout=")]
-    return float(limits[0]) if limits else 0.0
+    return seconds
+
+
+def _seconds(words: list[str]) -> float | None:
+    """Return how long a client's key says that its session may take; None if that is no time."""
+    limits = [word.removeprefix(_TIMEOUT) for word in words if word.startswith(_TIMEOUT)]
+    try:
+        seconds = float(limits[0]) if limits else 0.0
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= threading.TIMEOUT_MAX else None
 
 
 def _receive(connection: socket.socket, count: int) -> bytes:
@@ -123,14 +156,14 @@ def _serve_one(listening: socket.socket, connection: socket.socket, seconds: flo
     folder = tempfile.mkdtemp(prefix="planish-rpc-")
     arguments = (listening, connection, folder)
     process = multiprocessing.get_context("fork").Process(target=_session, args=arguments)
-    process.start()
     try:
+        process.start()
         process.join(seconds or None)
         late = process.is_alive()
-        if late:
+    finally:  # also when this server is told to end
+        if process.pid is not None:
             process.kill()
             process.join()
-    finally:
         shutil.rmtree(folder, ignore_errors=True)
     if late:
         return f"ended after {seconds:g} s, which is all that it asked for"
@@ -139,6 +172,9 @@ def _serve_one(listening: socket.socket, connection: socket.socket, seconds: flo
 
 def _session(listening: socket.socket, connection: socket.socket, folder: str) -> None:
     """Answer a client until it goes; uploaded files lie in the folder."""
+    # A session ends as it is told, without a word; the parent cleans up behind it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     from tvm.rpc import _ffi_api
     from tvm.rpc.server import _server_env
 

@@ -10,7 +10,7 @@ from ..target import Target
 from ..targets import find_target
 from ..targets.native import best_for
 from .address import address_text
-from .device import Device
+from .device import Device, refuse_gpu
 
 
 def target_for(address: tuple[str, int], target: str | Target) -> Target:
@@ -21,11 +21,13 @@ def target_for(address: tuple[str, int], target: str | Target) -> Target:
         target: A target or its name; "native" is the best one for the device.
 
     Raises:
-        OptionError: No such target, or "native" for a device that doesn't tell what it is.
+        OptionError: No such target, a GPU's, or "native" for a device that doesn't tell what it is.
         TargetError: Nobody answers there, or the device can't run the target's code.
     """
     native = target == "native"
     wanted = None if native else find_target(target)
+    if wanted is not None:
+        refuse_gpu(wanted.name, wanted.machine, address_text(address))
     with Device(address) as device:
         processor = device.describe()
     if processor is None and wanted is None:

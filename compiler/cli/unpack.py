@@ -12,7 +12,9 @@ from .console import bytes_text, print_json, say
 
 def unpack(
     artifact: Annotated[Path, typer.Argument(help="What `planish compile` wrote.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write to.")
+    ],
     target: Annotated[
         str | None, typer.Option(help="Which of its targets; needed where it has several.")
     ] = None,
@@ -23,9 +25,9 @@ def unpack(
     from planish.backends.deployment import unpack as write
 
     name = write(artifact, output, target)
-    sizes = {file: (output / file).stat().st_size for file in (LIBRARY, PARAMETERS, INTERFACE)}
+    sizes = {file: Path(output, file).stat().st_size for file in (LIBRARY, PARAMETERS, INTERFACE)}
     if as_json:
-        print_json({"output": str(output), "target": name, "bytes": sizes})
+        print_json({"output": output, "target": name, "bytes": sizes})
         return
     say(f"wrote {output} for {name}:")
     for file, size in sizes.items():

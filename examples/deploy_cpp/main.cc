@@ -11,13 +11,18 @@
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
 
+#include <sys/auxv.h>
+#include <sys/utsname.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <map>
 #include <memory>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -68,7 +73,8 @@ struct Tensor {
 };
 
 struct Interface {
-  std::string entry;
+  std::string entry, machine;
+  std::vector<std::string> cpu_flags;
   int threads = 1;
   std::size_t parameters = 0, workspace = 0;
   std::vector<Tensor> inputs, outputs;
@@ -108,15 +114,47 @@ Tensor read_tensor(std::istringstream& line) {
   return tensor;
 }
 
-Interface read_interface(const std::string& path) {
+// CRC-32, as zlib and many other libraries compute it.
+uint32_t checksum(const std::string& text) {
+  uint32_t sum = 0xffffffff;
+  for (unsigned char byte : text) {
+    sum ^= byte;
+    for (int bit = 0; bit < 8; ++bit) sum = sum >> 1 ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  return ~sum;
+}
+
+// Numbers that don't fit the library would let it write anywhere, so none is believed unless all
+// lines are as `planish unpack` wrote them.
+std::string checked_lines(const std::string& path) {
   std::ifstream file(path);
-  if (!file) throw std::runtime_error("can't read " + path);
+  std::ostringstream all;
+  if (!file || !(all << file.rdbuf())) throw std::runtime_error("can't read " + path);
+  const std::string text = all.str(), word = "\nchecksum ";
+  const std::size_t end = text.rfind(word);
+  const std::string lines = text.substr(0, end == std::string::npos ? 0 : end + 1);
+  uint32_t expected = 0;
+  if (lines.empty() ||
+      !(std::istringstream(text.substr(end + word.size())) >> std::hex >> expected) ||
+      checksum(lines) != expected) {
+    throw std::runtime_error(path + " is damaged or was changed; unpack the artifact anew");
+  }
+  return lines;
+}
+
+Interface read_interface(const std::string& path) {
+  std::istringstream file(checked_lines(path));
   Interface found;
   for (std::string text; std::getline(file, text);) {
     std::istringstream line(text);
     std::string word;
     line >> word;
     if (word == "entry") line >> found.entry;
+    if (word == "machine") line >> found.machine;
+    if (word == "cpu_flags") {
+      for (std::string flag; line >> flag;) found.cpu_flags.push_back(flag);
+      continue;
+    }
     if (word == "threads") line >> found.threads;
     if (word == "parameters") line >> found.parameters;
     if (word == "workspace") line >> found.workspace;
@@ -128,7 +166,48 @@ Interface read_interface(const std::string& path) {
   return found;
 }
 
+// The processor's features by Linux's names: of x86 all, of ARM those that planish's targets need.
+std::set<std::string> processor_flags() {
+  std::set<std::string> found;
+#ifdef __aarch64__
+  // Bits of Linux's arch/arm64 uapi/asm/hwcap.h; under emulation /proc is the host's.
+  if (getauxval(AT_HWCAP) >> 1 & 1) found.insert("asimd");
+  if (getauxval(AT_HWCAP) >> 20 & 1) found.insert("asimddp");
+  if (getauxval(AT_HWCAP2) >> 13 & 1) found.insert("i8mm");
+#else
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string text; found.empty() && std::getline(file, text);) {
+    std::istringstream line(text);
+    std::string word;
+    if (!(line >> word) || word != "flags") continue;
+    while (line >> word) found.insert(word);
+  }
+#endif
+  return found;
+}
+
+// The loader's own words for a library of another machine are "no such file", and its code would
+// end the program where the processor lacks an instruction.
+void check_processor(const Interface& interface) {
+  utsname here{};
+  if (uname(&here) != 0) throw std::runtime_error("the system doesn't tell its machine");
+  if (interface.machine != here.machine) {
+    throw std::runtime_error("the library is for " + interface.machine + ", this machine is " +
+                             here.machine);
+  }
+  const std::set<std::string> has = processor_flags();
+  std::string missing;
+  for (const std::string& flag : interface.cpu_flags) {
+    if (!has.count(flag)) missing += " " + flag;
+  }
+  if (!missing.empty()) {
+    throw std::runtime_error("the library needs what this processor lacks:" + missing);
+  }
+}
+
 Memory read_memory(const std::string& path, std::size_t bytes) {
+  // A folder opens like a file.
+  if (std::filesystem::is_directory(path)) throw std::runtime_error(path + " is a folder");
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) throw std::runtime_error("can't read " + path);
   const auto size = static_cast<std::size_t>(file.tellg());
@@ -166,6 +245,8 @@ void run(const std::string& folder, const std::vector<std::string>& files) {
                              std::to_string(inputs) + " inputs and " + std::to_string(outputs) +
                              " outputs");
   }
+
+  check_processor(interface);
 
   // What is loaded once, however often the network runs.
   const ffi::Module library = ffi::Module::LoadFromFile(place(folder, "library.so"));

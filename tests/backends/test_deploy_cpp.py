@@ -1,8 +1,10 @@
 """The C++ example on this machine: the same values as `planish.load`, and what it refuses."""
 
+import re
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 
 from planish.backends import Artifact, build
 from planish.backends.deployment import unpack
-from tests.deployed import build_example, deploy
+from tests.deployed import EXAMPLE, build_example, deploy
 
 pytestmark = [
     pytest.mark.isa("avx2"),
@@ -86,6 +88,7 @@ FILES = ("in0", "in1", "out0", "out1")
         (("net", "in0"), "1 files given, the network has 2 inputs and 2 outputs"),
         (("net", "in1", "in0", "out0", "out1"), "in1 has 28 bytes, expected 2592"),
         (("net", "in0", "none", "out0", "out1"), "can't read none"),
+        (("net", "net", "in1", "out0", "out1"), "net is a folder"),
         (("net", "in0", "in1", "no/folder", "out1"), "can't write no/folder"),
     ],
 )
@@ -106,7 +109,59 @@ def test_mistakes(call: Call, words: tuple[str, ...], message: str) -> None:
     ],
 )
 def test_damage(call: Call, tmp_path: Path, file: str, content: bytes, message: str) -> None:
+    if file == "interface.txt":
+        content = with_checksum(content)
     (tmp_path / "net" / file).write_bytes(content)
     done = call("net", *FILES)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def with_checksum(lines: bytes) -> bytes:
+    return b"%bchecksum %08x\n" % (lines, zlib.crc32(lines))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r"workspace \d+", "workspace 0"),
+        (r"workspace \d+", "workspace -1"),
+        (r"threads 1", "threads 100000"),
+        (r"output uint8 4 1", "output uint8 4 4611686018427387904"),
+        (r"checksum \w+", "checksum"),
+        (r"checksum \w+\n", ""),
+    ],
+)
+def test_changed_numbers(call: Call, tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "net" / "interface.txt"
+    text, count = re.subn(old, new, path.read_text())
+    assert count == 1
+    path.write_text(text)
+    done = call("net", *FILES)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "deploy: net/interface.txt is damaged or was changed; unpack the artifact anew\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("machine x86_64", "machine riscv64", "the library is for riscv64, this machine is x86_64"),
+        ("cpu_flags", "cpu_flags no_such", "needs what this processor lacks: no_such"),
+    ],
+)
+def test_another_processor(call: Call, tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "net" / "interface.txt"
+    lines = path.read_text().rpartition("checksum")[0]
+    path.write_bytes(with_checksum(lines.replace(old, new).encode()))
+    done = call("net", *FILES)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_a_python_without_planish(tmp_path: Path) -> None:
+    words = ["make", "-C", str(EXAMPLE), f"OUT={tmp_path / 'deploy'}", "PYTHON=no-such-python"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no-such-python has no tvm_ffi: name the Python that has planish" in done.stderr

@@ -1,12 +1,13 @@
 """What `unpack` writes for programs without Python."""
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from planish.backends import Artifact, build
+from planish.backends import Artifact, build, find_target
 from planish.backends.container import Container
 from planish.backends.deployment import unpack
 from planish.backends.packing import pack_all
@@ -39,10 +40,14 @@ def test_the_three_files(compiled: Artifact, file: Path, tmp_path: Path) -> None
     names = ["interface.txt", "library.so", "parameters.bin"]
     assert sorted(path.name for path in folder.iterdir()) == names
     plan = Artifact(compiled.content, target="x86-64-v3", elsewhere=True).manifest
-    assert (folder / "interface.txt").read_text() == (
+    lines, _, checksum = (folder / "interface.txt").read_text().rpartition("checksum ")
+    assert int(checksum, 16) == zlib.crc32(lines.encode())
+    assert lines == (
         "entry planish_main\n"
         "threads 2\n"
         "needs_runtime 0\n"  # too small for threads
+        "machine x86_64\n"
+        f"cpu_flags {' '.join(sorted(find_target('x86-64-v3').cpu_flags))}\n"
         f"parameters {plan['parameter_bytes']}\n"
         f"workspace {plan['workspace_bytes']}\n"
         "input float32 4 2 3 9 9 x0\n"

@@ -1,13 +1,10 @@
 """Artifacts on a device: a real server process on this machine, and everything that goes wrong."""
 
-import contextlib
 import importlib.util
 import socket
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,6 @@ from planish.backends.container import Container, write_container
 from planish.backends.cpu import cpu_flags, machine
 from planish.backends.plan import Plan
 from planish.backends.remote import Device, RemoteArtifact, load_remote
-from planish.backends.remote import address as addresses
-from planish.backends.remote.address import parse_address, require_server
-from planish.backends.remote.server import listen
 from planish.backends.remote.targets import target_for
 from planish.backends.targets import find_target
 from planish.backends.targets.native import best_for
@@ -220,68 +214,6 @@ def test_the_server_of_tvm(compiled: Artifact) -> None:
         assert there.bench(image(), calls=3).calls == 3
 
 
-@contextlib.contextmanager
-def answering(answer: Callable[[socket.socket], object]) -> Iterator[Address]:
-    """A server of another kind: accepts one client and does what it is told."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            connection, _ = server.accept()
-            with connection:
-                answer(connection)
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        yield ("127.0.0.1", server.getsockname()[1])
-        thread.join()
-
-
-def test_nobody_listens() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        with pytest.raises(TargetError) as error:
-            Device(("127.0.0.1", port))
-    assert str(error.value) == (
-        f"no RPC server answers: Connection refused; at 127.0.0.1:{port}; start one there: "
-        f"python -m planish.rpc_server --host 0.0.0.0 --port {port}"
-    )
-
-
-def test_another_protocol() -> None:
-    with (
-        answering(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request")) as address,
-        pytest.raises(TargetError, match="this is no RPC server"),
-    ):
-        require_server(address)
-    with (
-        answering(lambda connection: None) as address,
-        pytest.raises(TargetError, match=r"this is no RPC server|reset by peer"),
-    ):
-        require_server(address)
-
-
-def test_a_server_that_is_busy(server: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "ANSWER", 0.3)
-    busy = r"no answer within 0.3 s; .*busy with another client"
-    with Device(server), pytest.raises(TargetError, match=busy):
-        Device(server)
-    monkeypatch.undo()
-    with Device(server) as device:
-        assert device.describe() is not None
-
-
-def test_an_unknown_host() -> None:
-    with pytest.raises(TargetError, match="no RPC server answers"):
-        require_server(("no-such-host.invalid", 9090))
-
-
-@pytest.mark.parametrize("text", ["", "9090", "host:", ":9090", "host:port", "host:0", "h:70000"])
-def test_a_device_is_host_and_port(text: str) -> None:
-    with pytest.raises(OptionError, match="is not host:port; write board:9090"):
-        parse_address(text, "device", "board:9090")
-
-
 def test_noise_does_not_stop_a_server(server: Address, compiled: Artifact) -> None:
     for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x71\xf2\x0f\x00\xff\xff\xff\x7f"):
         with socket.create_connection(server) as connection:
@@ -290,19 +222,40 @@ def test_noise_does_not_stop_a_server(server: Address, compiled: Artifact) -> No
         assert equal(RemoteArtifact(compiled.content, "m", device)(image()), compiled(image()))
 
 
-def test_a_port_that_is_taken(server: Address) -> None:
-    with pytest.raises(TargetError, match="can't listen: Address already in use"):
-        listen(*server)
-    with pytest.raises(TargetError, match="can't listen"):
-        listen("127.0.0.1", 70000)
-    done = subprocess.run(
-        [sys.executable, "-m", "planish.rpc_server", "--port", str(server[1])],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "Address already in use" in done.stderr
+def test_a_session_that_breaks_at_once(compiled: Artifact) -> None:
+    with rpc_server() as (address, process):
+        device = Device(address)
+        kill(process)
+        gone = "the session with the device ended before it said what it is; at 127.0.0.1"
+        with pytest.raises(TargetError, match=gone):
+            device.describe()
+        with pytest.raises(TargetError, match=gone):
+            RemoteArtifact(compiled.content, "m", device)
+
+
+def test_a_target_for_a_gpu(
+    device: Device, compiled: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OptionError, match="target 'cuda-sm80' is a GPU's, and a device runs code"):
+        target_for(("127.0.0.1", 1), "cuda-sm80")
+    container = Container(compiled.content, "memory")
+    manifest = {k: v for k, v in container.manifest.items() if k not in ("format", "version")}
+    manifest["targets"][0]["machine"] = "cuda"
+    parts = {TARGET: (container.plan(TARGET), container.library(TARGET))}
+    monkeypatch.setattr(Device, "describe", lambda self: None)
+    with pytest.raises(OptionError, match=r"target 'x86-64-v3' is a GPU's.*; at m; name a target"):
+        RemoteArtifact(write_container(manifest, container.tensors(), parts), "m", device, TARGET)
+
+
+def test_prepared_calls(device: Device, compiled: Artifact) -> None:
+    there = RemoteArtifact(compiled.content, "m", device)
+    once = there.prepared(image())
+    assert once() == 0
+    assert once() == 0
+    for artifact in (there, compiled):
+        for calls in (0, -1):
+            with pytest.raises(OptionError, match=f"calls is {calls}, it must be at least 1"):
+                artifact.bench(image(), calls=calls)
 
 
 @pytest.fixture

@@ -134,8 +134,14 @@ def test_mistakes(call: Call, device: str) -> None:
     check_mistake(
         call("bench", "model.planish", *there, "--threads", "2"), "compiled for 1 thread(s), not 2"
     )
+    check_mistake(
+        call("bench", "model.graph", *there, "--threads", "100000"), "thread(s) at once, not 100000"
+    )
+    check_mistake(call("bench", "model.graph", "--threads", "100000"), "it must be from 1 to 1024")
+    check_mistake(call("bench", "model.graph", *there, "--target", "cuda-sm80"), "is a GPU's")
     tracker = ("--rpc-tracker", "127.0.0.1:9190", "--device-key", "k")
     tune = ("tune", "model.graph", "--trials", "1", "--database", "db")
+    check_mistake(call(*tune, *tracker, "--target", "cuda-sm80"), "is a GPU's")
     check_mistake(call(*tune, *there, *tracker), "one device or on a tracker's")
     run = ("run", "model.planish", "--input", "images.npy", "-o", "o.npz", *there)
     check_mistake(call(*run, "--target", "armv8"), "no code for target 'armv8'")
