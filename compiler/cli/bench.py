@@ -12,7 +12,7 @@ import typer
 from planish.ir.errors import OptionError
 
 from .console import print_json, say, stderr, stdout
-from .devices import COMPILER_HELP, RPC_HELP, SYSROOT_HELP, device_address
+from .devices import COMPILER_HELP, RPC_HELP, SYSROOT_HELP, device_address, load_here
 from .models import MODEL_HELP, SHAPE_HELP, is_artifact, load_model
 from .tables import NOTHING
 
@@ -120,9 +120,7 @@ def _subject(model: str, shapes: Sequence[str], target: str | None) -> Subject:
 
     path = Path(model)
     if _is_artifact(model):
-        from planish.backends import load
-
-        return Subject(model, artifact=load(path, target))
+        return Subject(model, artifact=load_here(path, target))
     onnx = path if path.suffix == ".onnx" else None
     return Subject(model, load_model(model, shapes), onnx=onnx)
 

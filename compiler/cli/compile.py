@@ -108,6 +108,8 @@ def _say(output: Path, artifact: Artifact) -> None:
         sources = {"database": "from the database", "table": "from the shipped table"}
         parts = [f"{n} {sources.get(source, 'by the rules')}" for source, n in choices.items()]
         say(f"  kernels of layers: {', '.join(parts)}")
+    for reason in artifact.passed_over.values():
+        say(f"  passed over here: {reason}")
     if not artifact.runs_here:
         say("  this machine can't run it")
     elif len(artifact.targets) > 1:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .console import say
+
 if TYPE_CHECKING:
     from planish.backends.artifact import Artifact
 
@@ -26,6 +28,21 @@ def device_address(rpc: str) -> tuple[str, int]:
     return parse_address(rpc, "device", "127.0.0.1:9090")
 
 
+def load_here(path: Path, target: str | None) -> Artifact:
+    """Load an artifact on this machine; say which targets the GPU's driver could not load.
+
+    Raises:
+        ArtifactError: It can't be read, or can't run here.
+        OptionError: It has no such target.
+    """
+    from planish.backends import load
+
+    artifact = load(path, target)
+    for reason in artifact.passed_over.values():
+        say(f"passed over: {reason}; {artifact.target} runs instead")
+    return artifact
+
+
 @contextlib.contextmanager
 def loaded_artifact(path: Path, target: str | None, rpc: str | None) -> Iterator[Artifact]:
     """Load an artifact, on this machine or for as long as a session with a device lasts.
@@ -36,9 +53,7 @@ def loaded_artifact(path: Path, target: str | None, rpc: str | None) -> Iterator
         TargetError: No device answers.
     """
     if rpc is None:
-        from planish.backends import load
-
-        yield load(path, target)
+        yield load_here(path, target)
         return
     from planish.backends.container import read_file
     from planish.backends.remote import Device, RemoteArtifact

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from planish import Graph, Pipeline
 from planish.backends import matching
 from planish.backends.cpu import cpu_flags
+from planish.backends.cuda import driver
 from planish.backends.targets import BEST_FIRST, TARGETS
 from planish.cli.app import app
 from planish.passes import FoldBatchNorm, InsertQDQ
@@ -89,6 +90,16 @@ def test_compile_for_a_gpu(
     assert result.exit_code == 2
     assert "'cuda-sm80' needs an NVIDIA GPU of compute capability 8.0 to 8.9" in result.stderr
     assert parsed("inspect", "int8.graph", "--target", "cuda-sm80")["target"] == "cuda-sm80"
+    # A GPU that fits, whose driver does not answer.
+    monkeypatch.setattr(matching, "compute_capability", lambda: (8, 0))
+    monkeypatch.setattr(driver, "compute_capability", lambda: None)
+    driver._driver.cache_clear()
+    result = call("run", "a.planish", "-i", "x.npy", "-o", "o.npz")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stderr.split())
+    assert "passed over: 'cuda-sm80' fits, but there is no NVIDIA GPU here" in said
+    assert "x86-64-v3 runs instead" in said
+    assert "passed over here: 'cuda-sm80' fits" in " ".join(call(*words).stderr.split())
 
 
 def test_compile_for_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
