@@ -229,6 +229,17 @@ void write_memory(const std::string& path, const Memory& memory) {
   if (!file.flush()) throw std::runtime_error("can't write " + path);
 }
 
+// The loader calls a file of another machine missing, too.
+ffi::Module load_library(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path)) throw std::runtime_error("can't read " + path);
+  try {
+    return ffi::Module::LoadFromFile(path);
+  } catch (const ffi::Error& error) {
+    throw std::runtime_error(path + " is for another machine or damaged; the loader says: " +
+                             error.message());
+  }
+}
+
 // TVM would take half of the machine's cores; its threads, this one among them, share the first n.
 void use_threads(int count) {
   const int shared = -3;
@@ -249,7 +260,7 @@ void run(const std::string& folder, const std::vector<std::string>& files) {
   check_processor(interface);
 
   // What is loaded once, however often the network runs.
-  const ffi::Module library = ffi::Module::LoadFromFile(place(folder, "library.so"));
+  const ffi::Module library = load_library(place(folder, "library.so"));
   const ffi::Optional<ffi::Function> entry = library->GetFunction(interface.entry);
   if (!entry.has_value()) throw std::runtime_error("the library has no " + interface.entry);
   const Tensor parameters = bytes_tensor(interface.parameters);
