@@ -67,11 +67,8 @@ def require_runnable(target: Target, cure: str) -> None:
         target: Which one; a GPU is not a processor.
         cure: What the error advises.
     """
-    reason = (
-        f"{target.name!r} is a GPU"
-        if target.capability is not None
-        else obstacle(describe_target(target))
-    )
+    is_gpu = target.capability is not None
+    reason = f"{target.name!r} is a GPU" if is_gpu else obstacle(describe_target(target))
     if reason is not None:
         raise TargetError(f"this machine's processor can't run it: {reason}", cure=cure)
 

@@ -117,7 +117,7 @@ class RemoteArtifact(Artifact):
         Raises:
             TargetError: The device stopped answering; what is returned raises it, too.
         """
-        arrays = [self._input(i, value) for i, value in enumerate(inputs)]
+        arrays = self._arrays(inputs)
         outputs = [np.empty(info.shape, info.dtype) for info in self.outputs]
         library: Any = self._library
         with self._talking(self.target):

@@ -240,8 +240,9 @@ def test_a_target_for_a_gpu(
         target_for(("127.0.0.1", 1), "cuda-sm80")
     container = Container(compiled.content, "memory")
     manifest = {k: v for k, v in container.manifest.items() if k not in ("format", "version")}
-    manifest["targets"][0]["machine"] = "cuda"
-    parts = {TARGET: (container.plan(TARGET), container.library(TARGET))}
+    manifest["targets"][0] |= {"machine": "cuda", "capability": [8, 0]}
+    plan = {**container.plan(TARGET), "setup": [], "launches": [], "library": "library.so"}
+    parts = {TARGET: (plan, container.library(TARGET))}
     monkeypatch.setattr(Device, "describe", lambda self: None)
     with pytest.raises(OptionError, match=r"target 'x86-64-v3' is a GPU's.*; at m; name a target"):
         RemoteArtifact(write_container(manifest, container.tensors(), parts), "m", device, TARGET)
@@ -254,7 +255,7 @@ def test_prepared_calls(device: Device, compiled: Artifact) -> None:
     assert once() == 0
     for artifact in (there, compiled):
         for calls in (0, -1):
-            with pytest.raises(OptionError, match=f"calls is {calls}, it must be at least 1"):
+            with pytest.raises(OptionError, match=f"calls must be a whole number .*, not {calls}"):
                 artifact.bench(image(), calls=calls)
 
 
