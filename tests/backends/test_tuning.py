@@ -263,5 +263,5 @@ def test_a_target_that_this_machine_can_not_run(graph: Graph, tmp_path: Path) ->
     foreign = replace(TARGET, cpu_flags=frozenset({"avx2", "no-such-flag"}))
     plan = Plan(foreign, 1)
     fill_plan(graph, plan)
-    with pytest.raises(TargetError, match=r"lacks no-such-flag; .*--rpc-tracker"):
+    with pytest.raises(TargetError, match=r"needs no-such-flag; .*--rpc-tracker"):
         tune_plan(plan, Database(tmp_path / "db", foreign, create=True), trials=1)
