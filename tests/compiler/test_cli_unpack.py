@@ -45,7 +45,7 @@ def test_unpack(call: Call) -> None:
         (["model.planish", "-o", "out", "--target", "armv8"], "no code for target 'armv8'"),
         (["none.planish", "-o", "out"], "can't read the artifact"),
         (["model.planish", "-o", "", "--target", "x86-64-v3"], "folder to write to is empty"),
-        (["model.planish", "-o", "model.planish", "--target", "x86-64-v3"], "can't write the files"),
+        (["model.planish", "-o", "model.planish", "--target", "x86-64-v3"], "can't write the file"),
     ],
 )
 def test_mistakes(call: Call, words: list[str], message: str) -> None:
