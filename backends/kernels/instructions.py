@@ -33,7 +33,7 @@ class Instruction:
             "neighbours" (all lanes neighbour by neighbour).
         multiply: `multiply(lanes, accumulator, operand, weights)`: the new accumulator.
         operand: From an int32 that holds `group` activations, what `multiply` takes.
-        ones: What `multiply` takes for `group` activations of one.
+        ones: The int32 of which `operand` makes `group` activations of one.
         reads: Activations of a pixel that one step of `kernels.direct` reads, a multiple of group.
         operands: From a vector of `reads` activations, what `multiply` takes for each group; where
             they are paired, from a group of each pixel, what it takes for both.

@@ -16,9 +16,9 @@ from .layer import Knobs, Layer, Strategy, find_ending
 
 # A sum below this comes back from the scaled one; see kernels.winograd.
 LIMIT = 1 << 25
-# Bytes of transformed inputs and sums that shall stay in the second cache together.
 # What a processor with 16-bit products has for the direct way; the kernel's transforms are x86's.
 WITH_WORDS = ("vpmaddwd", "vpdpbusd")
+# Bytes of transformed inputs and sums that shall stay in the second cache together.
 SCRATCH_BYTES = 640 * 1024
 # How many of the best settings are worth measuring.
 OFFERED = 12
