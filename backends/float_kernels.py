@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.fx
 import tvm
-import tvm_ffi
-from tvm import ir, relax, s_tir, tirx
+from tvm import ir, relax, tirx
 from tvm.relax.frontend.torch import from_exported_program
-from tvm.tirx import IterVar
-from tvm.tirx.buffer import buffer_data_pointer_type
 
 from planish.ir import OperatorError
 
 from .floats.constants import fold_constants
-from .floats.converters import CONVERTERS, WITHOUT_BLOCKS
-from .kernels import close_kernel
+from .floats.converters import converters
+from .floats.kernels import FloatFunction, kernels_of
 from .layout import Layout, dense_layout
 from .plan import Parameter, Plan, Value
 from .target import Target
@@ -28,43 +26,48 @@ _CALL_TIR = ir.Op.get("relax.call_tir")
 
 
 @dataclass(frozen=True)
-class FloatKernel:
-    """A TensorIR function from Relax; equal ones are compiled once.
+class Lowered:
+    """A float module as kernels.
 
     Attributes:
-        function: The function, on raw pointers.
-        temporaries: Shape and dtype of the memory that its last parameters point to.
-        name: TVM's name of what it computes: "fused_conv2d_add".
-        key: Equal for equal functions.
+        main: The Relax function that calls them.
+        functions: What it calls, by TVM's name.
     """
 
-    function: Any
-    temporaries: tuple[tuple[tuple[int, ...], str], ...]
-    name: str
-    key: tuple[str, int]
-
-    def build(self) -> Any:
-        """Return the kernel as a function that the entry may call."""
-        return close_kernel(self.function, self.name)
+    main: Any
+    functions: Mapping[str, FloatFunction]
 
 
 def lower_module(
     module: torch.fx.GraphModule, samples: tuple[torch.Tensor, ...], target: Target
-) -> Any:
-    """Return a float module as a Relax module whose every operator is a TensorIR function.
+) -> Lowered:
+    """Return a float module whose every operator is a TensorIR function.
 
     Args:
         module: ATen, takes and returns tensors of static shapes.
         samples: Inputs of the right shapes.
         target: What to compile for.
     """
+    relaxed = _lower_relax(module, samples, target)
+    functions = {
+        variable.name_hint: kernels_of(function, variable.name_hint, target)
+        for variable, function in relaxed.functions.items()
+        if isinstance(function, tirx.PrimFunc)
+    }
+    return Lowered(relaxed["main"], functions)
+
+
+def _lower_relax(
+    module: torch.fx.GraphModule, samples: tuple[torch.Tensor, ...], target: Target
+) -> Any:
+    """Return a float module as a Relax module that calls TensorIR functions alone."""
     with warnings.catch_warnings():
         # torch's own copying of its tree specifications warns of torch's own deprecations.
         warnings.simplefilter("ignore", FutureWarning)
         exported = torch.export.export(module.eval(), samples)
         program = fold_constants(exported.run_decompositions())
         imported = from_exported_program(
-            program, custom_convert_map=CONVERTERS, run_ep_decomposition=False
+            program, custom_convert_map=converters(target), run_ep_decomposition=False
         )
     passes = [
         relax.transform.DecomposeOpsForInference(),
@@ -77,15 +80,17 @@ def lower_module(
         relax.transform.CanonicalizeBindings(),
         relax.transform.DeadCodeElimination(),
     ]
-    with tvm.target.Target(target.tvm_target):
+    # Of a GPU TVM would choose operators that are threaded already; ours come later, for all alike.
+    lowered_for = target.tvm_target if target.capability is None else {"kind": "llvm"}
+    with tvm.target.Target(lowered_for):
         return ir.transform.Sequential(passes)(imported)
 
 
-def append_kernels(module: Any, inputs: list[Value], plan: Plan, label: str) -> list[Value]:
+def append_kernels(lowered: Lowered, inputs: list[Value], plan: Plan, label: str) -> list[Value]:
     """Append a lowered module's kernel calls; return the values of its results.
 
     Args:
-        module: What lower_module returned.
+        lowered: What lower_module returned.
         inputs: Where the inputs lie.
         plan: What is filled.
         label: Whose calls they are.
@@ -93,7 +98,7 @@ def append_kernels(module: Any, inputs: list[Value], plan: Plan, label: str) -> 
     Raises:
         OperatorError: TVM left an operator without a lowering.
     """
-    return _Translator(module, inputs, plan, label).run()
+    return _Translator(lowered, inputs, plan, label).run()
 
 
 @dataclass(frozen=True)
@@ -106,15 +111,13 @@ class _Constant(Parameter):
 class _Translator:
     """Walks the bindings of a lowered Relax function."""
 
-    def __init__(self, module: Any, inputs: list[Value], plan: Plan, label: str) -> None:
-        self.module, self.plan, self.label = module, plan, label
-        self.main = module["main"]
-        self.values: dict[Any, Any] = dict(zip(self.main.params, inputs, strict=True))
-        self.kernels: dict[Any, FloatKernel] = {}
+    def __init__(self, lowered: Lowered, inputs: list[Value], plan: Plan, label: str) -> None:
+        self.lowered, self.plan, self.label = lowered, plan, label
+        self.values: dict[Any, Any] = dict(zip(lowered.main.params, inputs, strict=True))
 
     def run(self) -> list[Value]:
         """Return the values of the function's results."""
-        body = self.main.body
+        body = self.lowered.main.body
         for block in body.blocks:
             for binding in block.bindings:
                 self.values[binding.var] = self._value(binding.value)
@@ -150,27 +153,19 @@ class _Translator:
         types: Any = call.ty_args[0]
         many = isinstance(types, ir.TupleType)
         made = [self._new(t, name.name_hint) for t in (_fields(types) if many else [types])]
-        kernel = self._kernel(name)
+        function = self.lowered.functions[name.name_hint]
         spare = [
-            Value(f"{kernel.name}_temporary", dense_layout(shape, dtype), dense=True)
-            for shape, dtype in kernel.temporaries
+            Value(f"{name.name_hint}_temporary", dense_layout(shape, dtype), dense=True)
+            for shape, dtype in function.temporaries
         ]
-        self.plan.call(kernel, [*arguments, *made, *spare], [], self.label)
+        pointers = [*arguments, *made, *spare]
+        for kernel, operands in function.calls:
+            self.plan.call(kernel, [pointers[i] for i in operands], [], self.label)
         return made if many else made[0]
 
     def _new(self, tensor_type: Any, name: str) -> Value:
         shape = tuple(int(size) for size in tensor_type.shape)
         return Value(name, dense_layout(shape, str(tensor_type.dtype)), dense=True)
-
-    def _kernel(self, name: Any) -> FloatKernel:
-        if name not in self.kernels:
-            function = self.module[name]
-            if not (function.attrs and WITHOUT_BLOCKS in function.attrs):
-                function = _lower_blocks(function)
-            function, temporaries = _with_pointers(function)
-            key = (name.name_hint, int(tvm_ffi.structural_hash(function)))
-            self.kernels[name] = FloatKernel(function, tuple(temporaries), name.name_hint, key)
-        return self.kernels[name]
 
     def _own(self, value: Any) -> Value:
         """Return a result as a value; a constant one lies in the parameter memory."""
@@ -182,75 +177,3 @@ class _Translator:
 
 def _fields(types: Any) -> list[Any]:
     return list(types.fields)
-
-
-def _vectorizable(module: Any) -> Any:
-    """Return a module whose sums have an output axis innermost, so that LLVM makes vectors of it.
-
-    TVM leaves the summed axes innermost, and LLVM may not reorder a float sum. Each output is still
-    summed in the same order.
-    """
-    try:
-        return _reordered(s_tir.Schedule(module))
-    except s_tir.ScheduleError:  # a sum of a shape that can't be reordered stays as TVM made it
-        return module
-
-
-def _reordered(schedule: Any) -> Any:
-    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-        variables, loops = schedule.get(block).iter_vars, schedule.get_loops(block)
-        if len(variables) != len(loops):
-            continue
-        pairs = list(zip(variables, loops, strict=True))
-        summed = [loop for variable, loop in pairs if variable.iter_type == IterVar.CommReduce]
-        outer = [
-            loop
-            for variable, loop in pairs
-            if variable.iter_type == IterVar.DataPar and int(schedule.get(loop).extent) > 1
-        ]
-        if summed and outer:
-            schedule.reorder(*summed, outer[-1])
-            schedule.decompose_reduction(block, summed[0])
-    return schedule.mod
-
-
-def _lower_blocks(function: Any) -> Any:
-    """Return a function without blocks: plain loops over flat buffers."""
-    module = _vectorizable(tvm.IRModule({"main": function.with_attr("global_symbol", "main")}))
-    passes = [
-        s_tir.transform.CanonicalizeLoop(),
-        s_tir.transform.LowerInitBlock(),
-        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
-        s_tir.transform.ConvertBlocksToOpaque(),
-        s_tir.transform.CompactBufferAllocation(),
-        s_tir.transform.LowerMatchBuffer(),
-        s_tir.transform.StmtSimplify(),
-        s_tir.transform.LowerOpaqueBlock(),
-    ]
-    lowered = ir.transform.Sequential(passes)(module)["main"]
-    return lowered.without_attr("global_symbol")
-
-
-def _with_pointers(function: Any) -> tuple[Any, list[tuple[tuple[int, ...], str]]]:
-    """Return a function on raw pointers, and the temporaries that it takes as its last ones.
-
-    Its own allocations become memory of the workspace: nothing is allocated while a network runs.
-    """
-    temporaries: list[tuple[tuple[int, ...], str]] = []
-    extra: list[Any] = []
-
-    def take(allocation: Any) -> Any:
-        buffer = allocation.buffer
-        shape = tuple(int(size) for size in buffer.ty.shape)
-        temporaries.append((shape, str(buffer.ty.dtype)))
-        extra.append(tirx.Var(f"temporary{len(extra)}", buffer_data_pointer_type(buffer)))
-        return tirx.DeclBuffer(buffer, data=extra[-1])
-
-    body = tvm_ffi.structural_map(function.body, (tirx.AllocBuffer, take))
-    pointers = [tirx.Var(f"{b.name}_data", buffer_data_pointer_type(b)) for b in function.params]
-    declared = [
-        tirx.DeclBuffer(buffer, data=pointer)
-        for buffer, pointer in zip(function.params, pointers, strict=True)
-    ]
-    body = tirx.SeqStmt([*declared, body])
-    return tirx.PrimFunc([*pointers, *extra], body, attrs=function.attrs), temporaries

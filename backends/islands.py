@@ -106,8 +106,6 @@ class Island:
         """
         from .float_kernels import append_kernels, lower_module
 
-        if lowering.plan.target.capability is not None:
-            raise self._no_gpu(lowering)
         module, inputs = self.cut_out()
         try:
             lowered = lower_module(module, self._samples(inputs), lowering.plan.target)
@@ -119,14 +117,6 @@ class Island:
         for node, value in zip(self.results, made, strict=True):
             self._check(lowering, node, value)
             lowering.values[node] = value
-
-    def _no_gpu(self, lowering: Lowering) -> OperatorError:
-        node = self.nodes[0]
-        return OperatorError(
-            f"{_operator_name(node)} stays in float, and a GPU runs integer operators only",
-            where=f"{lowering.label(node)} ({node.target}) on {lowering.plan.target.name}",
-            cure="quantize it, or compile for a processor",
-        )
 
     @staticmethod
     def _samples(inputs: list[torch.fx.Node]) -> tuple[torch.Tensor, ...]:
@@ -164,11 +154,19 @@ class Island:
             except FAILURES as found:
                 culprit, reason = alone[0], found
                 break
+        return self._refusal(lowering, culprit, reason)
+
+    @staticmethod
+    def _refusal(
+        lowering: Lowering, culprit: torch.fx.Node, reason: BaseException
+    ) -> OperatorError:
         lines = [line for line in str(reason).strip().splitlines() if line.strip()]
         text = lines[0].strip() if lines else type(reason).__name__
         if "Unsupported function type" in text:
             text = "there is no kernel for it"
         cure = "rewrite the model without it, or run that part outside of planish"
+        if "on a GPU" in text or "of a GPU" in text:
+            cure = f"{cure}, or compile for a processor"
         if text.endswith("float64"):
             cure = "convert the model with model.float() before it is captured"
         return OperatorError(

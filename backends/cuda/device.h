@@ -2,6 +2,7 @@
 // Everything is exact: integers modulo 2^32, and single IEEE operations that are never contracted.
 
 #define PLANISH_DEVICE static __forceinline__ __device__
+#define PLANISH_METHOD __forceinline__ __device__
 
 typedef signed char int8_t;
 typedef unsigned char uint8_t;
@@ -186,3 +187,15 @@ PLANISH_DEVICE int planish_nearest(float x) { return __float2int_rn(x); }
 PLANISH_DEVICE float planish_round(float x) { return rintf(x); }
 PLANISH_DEVICE float planish_sqrt(float x) { return __fsqrt_rn(x); }
 PLANISH_DEVICE float planish_divide(float x, float y) { return __fdiv_rn(x, y); }
+
+// The bits of a float16, and back.
+PLANISH_DEVICE uint16_t planish_to_half(float x) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+PLANISH_DEVICE float planish_from_half(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}

@@ -3,6 +3,7 @@
 // "ldmatrix".
 
 #define PLANISH_DEVICE static inline
+#define PLANISH_METHOD inline
 
 PLANISH_DEVICE int planish_byte(uint32_t word, int i) { return word >> 8 * i & 255; }
 PLANISH_DEVICE int planish_signed(uint32_t word, int i) { return int8_t(word >> 8 * i); }
@@ -185,3 +186,23 @@ PLANISH_DEVICE float __fdiv_rn(float x, float y) { return x / y; }
 PLANISH_DEVICE float __fsqrt_rn(float x) { return std::sqrt(x); }
 template <class T> PLANISH_DEVICE T max(T a, T b) { return a > b ? a : b; }
 template <class T> PLANISH_DEVICE T min(T a, T b) { return a < b ? a : b; }
+
+// Float16 by a product that leaves no bits behind the last one that it has: denormals are multiples
+// of 2^-24, others have eleven bits.
+PLANISH_DEVICE float planish_from_half(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const float size = exponent == 31 ? (fraction ? NAN : INFINITY)
+                     : exponent     ? std::ldexp(1024.f + fraction, exponent - 25)
+                                    : std::ldexp(float(fraction), -24);
+  return bits >> 15 ? -size : size;
+}
+PLANISH_DEVICE uint16_t planish_to_half(float x) {
+  const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
+  const float size = std::fabs(x);
+  if (std::isnan(x)) return 0x7fff;
+  if (size >= 65520.f) return sign | 0x7c00;
+  if (size < 6.103515625e-05f) return sign | uint16_t(std::nearbyint(std::ldexp(size, 24)));
+  const int exponent = std::ilogb(size);
+  // A fraction that is rounded up to 2048 carries into the exponent.
+  return sign | uint16_t((exponent + 14 << 10) + int(std::nearbyint(std::ldexp(size, 10 - exponent))));
+}

@@ -42,6 +42,7 @@ _OPTIONS = [
     "-fno-stack-protector",
     "-fsanitize=bounds",
 ]
+_INCLUDED = "".join(f'#include "{n}.h"\n' for n in ("emulator", "emulated", "floats"))
 _KERNEL = re.compile(
     r'^extern "C" __global__ void (?:__launch_bounds__\(.*?\) )?(\w+)\(([^()]*)\) \{\n(.*?)^\}',
     re.MULTILINE | re.DOTALL,
@@ -157,10 +158,7 @@ def emulate(source: str, arch: str = "sm_80") -> EmulatedLibrary:
     with tempfile.TemporaryDirectory(prefix="planish-") as folder:
         text, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
         number = arch.removeprefix("sm_")
-        text.write_text(
-            f"#define PLANISH_ARCH {number}\n"
-            f'#include "emulator.h"\n#include "emulated.h"\n{source}\n{_table(kernels)}'
-        )
+        text.write_text(f"#define PLANISH_ARCH {number}\n{_INCLUDED}{source}\n{_table(kernels)}")
         command = [compiler, *_OPTIONS, f"-I{_FOLDER}", str(text), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -103,11 +103,12 @@ class _Scalars:
         return tirx.Evaluate(tirx.IntImm("int32", 0))
 
     def _store(self, store: Any) -> Any:
-        (index,) = store.indices
         buffer = self._buffers.get(store.buffer, store.buffer)
-        count = _lanes(index)
+        count = _lanes(store.indices[-1]) if store.indices else 1
         if count == 1:
-            return tirx.BufferStore(buffer, self.value(store.value), [self.value(index)])
+            indices = [self.value(each) for each in store.indices]
+            return tirx.BufferStore(buffer, self.value(store.value), indices)
+        (index,) = store.indices
         stores: list[Any] = [
             tirx.BufferStore(buffer, self.lane(store.value, i), [self.lane(index, i)])
             for i in range(count)

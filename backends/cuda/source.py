@@ -68,7 +68,8 @@ def cuda_source(functions: Mapping[str, Any], arch: str) -> tuple[str, dict[str,
 
 def prelude() -> str:
     """Return what has to stand before the text for NVIDIA's compiler."""
-    return (Path(__file__).parent / "device.h").read_text()
+    folder = Path(__file__).parent
+    return "".join((folder / name).read_text() for name in ("device.h", "floats.h"))
 
 
 def _kernel(function: Any, name: str, target: Any) -> Any:

@@ -21,6 +21,8 @@ from .lanes import one_lane
 
 # Threads of a block: enough of them hide the time of a load, and every GPU has room for several.
 BLOCK = 128
+# The family of TVM's float functions, whose independent loops are those that are parallel.
+FLOAT = "float"
 # How many nested loops of a family's kernels have independent bodies; 1 of others.
 INDEPENDENT: dict[str, int] = {
     "map": 3,
@@ -32,6 +34,8 @@ INDEPENDENT: dict[str, int] = {
     "take": 3,
     "quantize-planes": 2,
 }
+# What each thread may say for itself.
+_DECLARATIONS = (tirx.DeclBuffer, tirx.AllocBuffer, tirx.Bind)
 
 
 def with_numbers(function: Any, numbers: Sequence[int | float]) -> Any:
@@ -65,9 +69,11 @@ def spread(function: Any, family: str) -> Any | None:
 
     Args:
         function: A kernel without scalars (`with_numbers`).
-        family: Its name in `planish.backends.kernels.FAMILIES`.
+        family: Its name in `planish.backends.kernels.FAMILIES`, or FLOAT.
     """
-    declared, loops = _nest(one_lane(function.body), INDEPENDENT.get(family, 1))
+    body = one_lane(function.body)
+    depth = _parallel(body) if family == FLOAT else INDEPENDENT.get(family, 1)
+    declared, loops, body = _nest(body, depth)
     counts = [loop.count for loop in loops]
     tasks = prod(counts)
     if tasks == 0:
@@ -78,8 +84,9 @@ def spread(function: Any, family: str) -> Any | None:
     task = tirx.Var("task", "int32")
     inner: list[Any] = []
     for number, loop in enumerate(loops):
-        inner += [*loop.before, tirx.Bind(loop.variable, _index(task, counts, number))]
-    body: Any = tirx.SeqStmt([*inner, loops[-1].body])
+        index = _index(task, counts, number).astype(str(loop.variable.ty.dtype))
+        inner += [*loop.before, tirx.Bind(loop.variable, index)]
+    body = tirx.SeqStmt([*inner, body])
     if tasks % block:
         body = tirx.IfThenElse(task < tasks, body, None)
     own = tirx.Bind(task, block_index * block + thread_index)
@@ -97,33 +104,42 @@ def spread(function: Any, family: str) -> Any | None:
 
 @dataclass(frozen=True)
 class _Loop:
-    """One loop of a nest: the statements before it, its variable, count and body."""
+    """One loop of a nest: the statements before it, its variable and count."""
 
     before: Sequence[Any]
     variable: Any
     count: int
-    body: Any
 
 
-def _nest(body: Any, depth: int) -> tuple[Sequence[Any], list[_Loop]]:
-    """Return what stands before a nest of loops, and the loops, outermost first."""
+def _parallel(body: Any) -> int:
+    """Return how many nested loops are parallel, with nothing but declarations before each."""
+    *before, last = statements(body)
+    declared = all(isinstance(each, _DECLARATIONS) for each in before)
+    if not declared or not isinstance(last, tirx.For) or last.kind != tirx.ForKind.PARALLEL:
+        return 0
+    return 1 + _parallel(last.body)
+
+
+def _nest(body: Any, depth: int) -> tuple[Sequence[Any], list[_Loop], Any]:
+    """Return what stands before a nest of loops, the loops, outermost first, and their body."""
+    declared: Sequence[Any] = []  # without loops, one thread does all
     loops: list[_Loop] = []
-    for _ in range(depth):
-        *before, last = _statements(body)
+    for number in range(depth):
+        *before, last = statements(body)
         assert isinstance(last, tirx.For), "a kernel ends in its loop of tasks"
+        if number == 0:
+            declared, before = before, []
         count: Any = tvm.sym.Analyzer().simplify(last.extent)
-        loops.append(_Loop(before, last.loop_var, int(count), last.body))
+        loops.append(_Loop(before, last.loop_var, int(count)))
         body = last.body
-    declared = loops[0].before
-    loops[0] = _Loop([], loops[0].variable, loops[0].count, loops[0].body)
-    return declared, loops
+    return declared, loops, body
 
 
-def _statements(body: Any) -> list[Any]:
+def statements(body: Any) -> list[Any]:
     """Return the statements of a body, sequences in it written out."""
     if not isinstance(body, tirx.SeqStmt):
         return [body]
-    return [each for statement in body.seq for each in _statements(statement)]
+    return [each for statement in body.seq for each in statements(statement)]
 
 
 def _index(task: Any, counts: Sequence[int], number: int) -> Any:

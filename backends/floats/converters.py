@@ -14,7 +14,8 @@ from tvm import relax as _relax
 
 from planish.ir.ops import arguments
 
-from .loops import build_bit_cast, build_running, build_scatter, build_sort
+from ..target import Target
+from .loops import build_bit_cast, build_rank, build_running, build_scatter, build_sort
 
 # TVM's annotations ask for more exact types than it takes.
 relax: Any = _relax
@@ -68,30 +69,41 @@ def _running(product: bool) -> Converter:
     return convert
 
 
-def _sorted(importer: Any, x: Any, dim: int, kept: int | None, *, descending: bool) -> Any:
+def _sorted(build: Any, importer: Any, x: Any, dim: int, kept: int | None, down: bool) -> Any:
     shape, dtype, axis = _shape(x), str(x.ty.dtype), _axis(x, dim)
     if dtype == "bool":
         raise NotImplementedError("sorting truth values")
     kept = shape[axis] if kept is None else kept
     result = (*shape[:axis], kept, *shape[axis + 1 :])
-    function = build_sort(shape, dtype, axis, kept, descending)
+    function = build(shape, dtype, axis, kept, down)
     return _call(importer, function, "sort", [x], [_type(result, dtype), _type(result, "int64")])
 
 
-def _sort(node: torch.fx.Node, importer: Any) -> Any:
-    known = _known(node, importer)
-    descending = bool(known["descending"])
-    return _sorted(importer, known["self"], known["dim"], None, descending=descending)
+def _sort(build: Any) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        return _sorted(
+            build, importer, known["self"], known["dim"], None, bool(known["descending"])
+        )
+
+    return convert
 
 
-def _argsort(node: torch.fx.Node, importer: Any) -> Any:
-    return importer.block_builder.emit(relax.TupleGetItem(_sort(node, importer), 1))
+def _argsort(build: Any) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        both = _sort(build)(node, importer)
+        return importer.block_builder.emit(relax.TupleGetItem(both, 1))
+
+    return convert
 
 
-def _topk(node: torch.fx.Node, importer: Any) -> Any:
-    known = _known(node, importer)
-    largest = bool(known["largest"])
-    return _sorted(importer, known["self"], known["dim"], int(known["k"]), descending=largest)
+def _topk(build: Any) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        count, down = int(known["k"]), bool(known["largest"])
+        return _sorted(build, importer, known["self"], known["dim"], count, down)
+
+    return convert
 
 
 def _scatter(reduction: str) -> Converter:
@@ -166,18 +178,29 @@ def _select(node: torch.fx.Node, importer: Any) -> Any:
     return importer.block_builder.emit(relax.op.take(x, number, axis, mode="clip"))
 
 
-CONVERTERS: dict[str, Converter] = {
+def converters(target: Target) -> dict[str, Converter]:
+    """Return the converters for a target, by the operator's name."""
+    return {**_CONVERTERS, **(_SORTING if target.capability is None else _SORTING_ON_GPU)}
+
+
+def _sorting(build: Any) -> dict[str, Converter]:
+    return {
+        "sort.default": _sort(build),
+        "sort.stable": _sort(build),
+        "argsort.default": _argsort(build),
+        "argsort.stable": _argsort(build),
+        "topk.default": _topk(build),
+    }
+
+
+_SORTING, _SORTING_ON_GPU = _sorting(build_sort), _sorting(build_rank)
+_CONVERTERS: dict[str, Converter] = {
     "cumsum.default": _running(product=False),
     "cumprod.default": _running(product=True),
-    "sort.default": _sort,
-    "sort.stable": _sort,
-    "argsort.default": _argsort,
-    "argsort.stable": _argsort,
     "bitwise_left_shift.Tensor": _shift(relax.op.left_shift),
     "bitwise_right_shift.Tensor": _shift(relax.op.right_shift),
     "select.int": _select,
     "view.dtype": _bit_cast,
-    "topk.default": _topk,
     "scatter.src": _scatter("set"),
     "scatter.value": _scatter("set"),
     "scatter.reduce": _scatter("named"),

@@ -2,7 +2,8 @@
 
 Each builder returns a TensorIR function on buffers of static shapes, without blocks, so that it
 joins a lowered Relax module as it is. Axes before and after the one worked on are `outer` and
-`inner` steps.
+`inner` steps. Parallel loops say which iterations are independent; what is allocated inside of them
+is each iteration's own.
 """
 
 # TVMScript spells the type of a buffer as a call.
@@ -30,9 +31,9 @@ def build_running(shape: Shape, dtype: str, axis: int, product: bool) -> Any:
         T.func_attr({"tirx.noalias": True})
         X = T.decl_buffer((prod(shape),), dtype, data=x.data)
         Y = T.decl_buffer((prod(shape),), dtype, data=y.data)
-        total = T.alloc_buffer((1,), wide)
-        for o in T.serial(outer):
-            for i in T.serial(inner):
+        for o in T.parallel(outer):
+            for i in T.parallel(inner):
+                total = T.alloc_buffer((1,), wide)
                 total[0] = T.Cast(wide, 1 if product else 0)
                 for j in T.serial(size):
                     at: T.let[T.int32] = (o * size + j) * inner + i
@@ -53,7 +54,7 @@ def build_bit_cast(shape: Shape, dtype: str, wanted: str) -> Any:
         T.func_attr({"tirx.noalias": True})
         X = T.decl_buffer((prod(shape),), dtype, data=x.data)
         Y = T.decl_buffer((prod(shape),), wanted, data=y.data)
-        for i in T.serial(prod(shape)):
+        for i in T.parallel(prod(shape)):
             Y[i] = T.reinterpret(wanted, X[i])
 
     return bit_cast
@@ -71,7 +72,8 @@ def _goes_before(left: Any, right: Any, dtype: str, descending: bool) -> Any:
 def build_sort(shape: Shape, dtype: str, axis: int, kept: int, descending: bool) -> Any:
     """The first `kept` values in order along an axis, and where each one stood; stable.
 
-    A merge sort from runs of one upwards, on a copy of each line and the positions beside it.
+    A merge sort from runs of one upwards, on a copy of each line and the positions beside it. Lines
+    follow each other, as they share the copy.
     """
     outer, size, inner = _split(shape, axis)
     result = (*shape[:axis], kept, *shape[axis + 1 :])
@@ -134,13 +136,47 @@ def build_sort(shape: Shape, dtype: str, axis: int, kept: int, descending: bool)
     return sort
 
 
-def _offset(i: Any, counts: Shape, shape: Shape, skipped: int) -> Any:
-    """The offset in `shape` of entry `i` of a box `counts` at its corner, one axis left out."""
+def build_rank(shape: Shape, dtype: str, axis: int, kept: int, descending: bool) -> Any:
+    """The same as `build_sort` for many threads: each value counts those that come before it."""
+    outer, size, inner = _split(shape, axis)
+    result = (*shape[:axis], kept, *shape[axis + 1 :])
+
+    @T.prim_func(private=True)
+    def rank(
+        x: T.Buffer(shape, dtype),
+        values: T.Buffer(result, dtype),
+        indices: T.Buffer(result, "int64"),
+    ) -> None:
+        T.func_attr({"tirx.noalias": True})
+        X = T.decl_buffer((prod(shape),), dtype, data=x.data)
+        V = T.decl_buffer((prod(result),), dtype, data=values.data)
+        I = T.decl_buffer((prod(result),), "int64", data=indices.data)  # noqa: E741
+        for o in T.parallel(outer):
+            for j in T.parallel(size):
+                for i in T.parallel(inner):
+                    before = T.alloc_buffer((1,), "int32")
+                    before[0] = 0
+                    own: T.let = X[(o * size + j) * inner + i]
+                    for k in T.serial(size):
+                        other: T.let = X[(o * size + k) * inner + i]
+                        if T.Or(
+                            _goes_before(other, own, dtype, descending),
+                            T.And(k < j, T.Not(_goes_before(own, other, dtype, descending))),
+                        ):
+                            before[0] = before[0] + 1
+                    if before[0] < kept:
+                        V[(o * kept + before[0]) * inner + i] = own
+                        I[(o * kept + before[0]) * inner + i] = T.Cast("int64", j)
+
+    return rank
+
+
+def _offset(i: Any, counts: Shape, shape: Shape) -> Any:
+    """The offset in `shape` of entry `i` of a box `counts` at its corner."""
     total = T.int32(0)
     for axis in range(len(counts)):
-        if axis != skipped:
-            index = i // prod(counts[axis + 1 :]) % counts[axis]
-            total = total + index * prod(shape[axis + 1 :])
+        index = i // prod(counts[axis + 1 :]) % counts[axis]
+        total = total + index * prod(shape[axis + 1 :])
     return total
 
 
@@ -148,6 +184,8 @@ def build_scatter(
     shape: Shape, dtype: str, counts: Shape, source: Shape, axis: int, reduction: str
 ) -> Any:
     """A copy of x where entries named by an index along `axis` are set, or combined.
+
+    Along the axis one follows the other, as several may name one entry; lines are independent.
 
     Args:
         shape: Of x.
@@ -159,6 +197,8 @@ def build_scatter(
     """
     step = prod(shape[axis + 1 :])
     size = shape[axis]
+    outer, lines, inner = _split(counts, axis)
+    line = (*counts[:axis], 1, *counts[axis + 1 :])
 
     @T.prim_func(private=True)
     def scatter(
@@ -172,24 +212,27 @@ def build_scatter(
         Y = T.decl_buffer((prod(shape),), dtype, data=y.data)
         named = T.decl_buffer((prod(counts),), "int64", data=index.data)
         U = T.decl_buffer((prod(source),), dtype, data=updates.data)
-        for i in T.serial(prod(shape)):
+        for i in T.parallel(prod(shape)):
             Y[i] = X[i]
-        for i in T.serial(prod(counts)):
-            # An index outside is an error in torch; here it writes nothing.
-            if T.And(named[i] >= T.int64(0), named[i] < T.int64(size)):
-                at: T.let[T.int32] = (
-                    _offset(i, counts, shape, axis) + T.Cast("int32", named[i]) * step
-                )
-                update: T.let = U[_offset(i, counts, source, -1)]
-                if reduction == "sum":
-                    Y[at] = Y[at] + update
-                elif reduction == "prod":
-                    Y[at] = Y[at] * update
-                elif reduction == "amax":
-                    Y[at] = T.max(Y[at], update)
-                elif reduction == "amin":
-                    Y[at] = T.min(Y[at], update)
-                else:
-                    Y[at] = update
+        for o in T.parallel(outer):
+            for i in T.parallel(inner):
+                for j in T.serial(lines):
+                    at: T.let[T.int64] = named[(o * lines + j) * inner + i]
+                    # An index outside is an error in torch; here it writes nothing.
+                    if T.And(at >= T.int64(0), at < T.int64(size)):
+                        entry: T.let[T.int32] = (
+                            _offset(o * inner + i, line, shape) + T.Cast("int32", at) * step
+                        )
+                        update: T.let = U[_offset((o * lines + j) * inner + i, counts, source)]
+                        if reduction == "sum":
+                            Y[entry] = Y[entry] + update
+                        elif reduction == "prod":
+                            Y[entry] = Y[entry] * update
+                        elif reduction == "amax":
+                            Y[entry] = T.max(Y[entry], update)
+                        elif reduction == "amin":
+                            Y[entry] = T.min(Y[entry], update)
+                        else:
+                            Y[entry] = update
 
     return scatter

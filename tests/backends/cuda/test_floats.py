@@ -1,0 +1,190 @@
+"""Float operators on a GPU, emulated: as torch has them, beside integers, and as machine code."""
+
+import re
+import runpy
+from collections.abc import Sequence
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import planish as compiler
+from planish import passes
+from planish.backends import Reference, build
+from planish.backends.cuda import functions
+from planish.backends.cuda.emulated import EmulatedNetwork
+from planish.backends.cuda.nvrtc import compile_cubin
+from planish.backends.cuda.source import prelude
+from planish.ir import Graph, Level, OperatorError
+
+planish, aten = torch.ops.planish, torch.ops.aten
+SAMPLES = runpy.run_path(str(Path(__file__).parents[1] / "test_float_operators.py"))
+FLOAT = runpy.run_path(str(Path(__file__).parents[1] / "test_float.py"))
+U8 = torch.uint8
+ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_90")
+RTOL, ATOL = 1e-5, 1e-6
+
+
+def assert_close(got: Sequence[Any], wanted: Sequence[Any]) -> None:
+    for have, want in zip(got, wanted, strict=True):
+        assert have.dtype == want.dtype
+        np.testing.assert_allclose(have, want, rtol=RTOL, atol=ATOL)
+
+
+def assert_nearly(got: Sequence[Any], wanted: Sequence[Any], step: float) -> None:
+    """Quantizing a float result takes some values to the other side of a rounding step."""
+    for have, want in zip(got, wanted, strict=True):
+        assert have.dtype == want.dtype
+        assert np.isclose(have, want, RTOL, ATOL).mean() > 0.97
+        if have.dtype == np.float32:
+            np.testing.assert_allclose(have, want, atol=2.5 * step)
+
+
+@cache
+def emulated(builder: Any, group: str) -> tuple[Graph, Any, EmulatedNetwork]:
+    """A group of sample operators as one network, and inputs for it."""
+    samples = SAMPLES["Samples"](builder)
+    made = [make(samples) for found in SAMPLES["GROUPS"][group].values() for make in found]
+    graph = samples.builder.finish(*made)
+    return graph, samples.values, EmulatedNetwork(graph, "cuda-sm80")
+
+
+@pytest.mark.parametrize("group", SAMPLES["GROUPS"])
+def test_float_operators_equal_torch(builder: Any, group: str) -> None:
+    graph, values, network = emulated(builder, group)
+    got = network(*[value.numpy() for value in values])
+    assert_close(got, [want.numpy() for want in graph(*values)])
+
+
+@pytest.mark.parametrize("group", SAMPLES["GROUPS"])
+def test_float_operators_compile(builder: Any, group: str) -> None:
+    pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc-cu12 is not installed")
+    _, _, network = emulated(builder, group)
+    for arch in ARCHITECTURES:
+        cubin = compile_cubin(prelude() + network.program.text, arch)
+        assert set(cubin.resources) == set(network.program.names)
+        for name, taken in cubin.resources.items():
+            assert taken.spilled == 0, (name, arch)
+
+
+def long_sums(builder: Any) -> Graph:
+    """Few sums of many terms, of numbers that nothing divides, too."""
+    b = builder(1, Level.CANONICAL)
+    x, image = b.input(torch.float32, (2, 12, 640)), b.input(torch.float32, (1, 4, 40, 36))
+    line = b.input(torch.float32, (1, 1031))
+    weight = b.stored(torch.randn(9, 640, generator=b.random))
+    return b.finish(
+        b.call(aten.softmax.int, x, -1),
+        b.call(aten.layer_norm.default, x, [640]),
+        b.call(aten.group_norm.default, image, 2),
+        b.call(aten.mean.dim, image, [2, 3]),
+        b.call(aten.mean.dim, image, [0, 1, 2, 3]),
+        b.call(aten.amax.default, image, [2, 3]),
+        b.call(aten.argmax.default, x, -1),
+        b.call(aten.argmin.default, image),
+        b.call(aten.logsumexp.default, x, [-1]),
+        b.call(aten.linear.default, x, weight),
+        b.call(aten.sum.dim_IntList, line, [1]),
+    )
+
+
+def test_long_sums_are_cut_into_parts(builder: Any) -> None:
+    graph = long_sums(builder)
+    sizes = [[size or 1 for size in spec.shape] for spec in graph.inputs]
+    values = [torch.rand(shape, generator=torch.Generator().manual_seed(2)) for shape in sizes]
+    network = EmulatedNetwork(graph, "cuda-sm80")
+    for have, want in zip(network(*[v.numpy() for v in values]), graph(*values), strict=True):
+        np.testing.assert_allclose(have, want.numpy(), rtol=1e-4, atol=1e-5)
+    # The last sum, of a prime number of terms, stays whole.
+    assert sorted(terms_of_a_thread(network.program.text))[-2:] == [240, 1031]
+
+
+def terms_of_a_thread(text: str) -> list[int]:
+    """How often the loops of each kernel's thread turn, at most."""
+    kernels = text.split('extern "C"')[1:]
+    counts = [
+        re.findall(r"for \(\w+ \w+ = [^;]*; \w+ < (?:\(int64_t\))?(\d+);", k) for k in kernels
+    ]
+    return [prod(map(int, found)) for found in counts]
+
+
+def several_islands(builder: Any, batch: int) -> Graph:
+    """Islands at the input, between integers and at both outputs."""
+    b = builder(4)
+    x = b.input(torch.float32, (batch, 3, 8, 8))
+    q = b.call(planish.quantize.default, b.call(aten.sigmoid.default, x), 1 / 255, 0, 0, 255, U8)
+    y = b.conv(q, (16, 3, 3, 3), padding=(1, 1, 1, 1), x_zero=0)
+    real = b.call(planish.dequantize.default, y, 0.02, 4)
+    wide = b.call(aten.upsample_bilinear2d.default, real, [13, 11], False)
+    wide = b.call(aten.cat.default, [wide, b.call(aten.sin.default, wide)], 1)
+    q = b.call(planish.quantize.default, wide, 0.02, 9, 0, 255, U8)
+    z = b.call(planish.dequantize.default, b.conv(q, (5, 32, 3, 3), x_zero=9), 0.1, 4)
+    return b.finish(b.call(aten.log_softmax.int, z, 1), b.call(aten.argmax.default, z, 1), z)
+
+
+@pytest.mark.parametrize(("target", "batch"), [("cuda-sm61", 1), ("cuda-sm90", 3)])
+def test_several_islands(builder: Any, target: str, batch: int) -> None:
+    graph = several_islands(builder, batch)
+    x = np.random.default_rng(0).normal(size=(batch, 3, 8, 8)).astype(np.float32)
+    assert_nearly(EmulatedNetwork(graph, target)(x), Reference(graph)(x), step=0.1)
+
+
+@pytest.mark.parametrize("name", ["mixed_graph", "float_graph"])
+def test_networks_with_float_results(builder: Any, name: str) -> None:
+    graph = FLOAT[name](builder)
+    x = np.random.default_rng(0).normal(size=graph.inputs[0].shape).astype(np.float32)
+    assert_close(EmulatedNetwork(graph, "cuda-sm75")(x), Reference(graph)(x))
+
+
+class Detector(nn.Module):
+    """Convolutions in int8, and what is done with their results in float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1)
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 6)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = F.relu(self.first(torch.log1p(x)))
+        y = y + F.mish(self.second(y)).cumsum(2) / 8
+        tokens = self.norm(y.flatten(2).transpose(1, 2))
+        scores = self.head(tokens)
+        best = torch.gather(scores, 1, scores.argmax(1, keepdim=True))
+        return best, scores.log_softmax(-1)
+
+
+def test_a_quantized_model_with_islands() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 16, 16)
+    graph = compiler.capture(Detector().eval(), images[:2])
+    quantized = compiler.Pipeline([passes.InsertQDQ()]).run(graph, [images]).graph
+    graph = passes.LowerToInteger().run(quantized, passes.Context()).graph.fix_batch(2)
+    x = images[:2].numpy()
+    assert_close(EmulatedNetwork(graph, "cuda-sm80")(x), build(graph, "x86-64-v3")(x))
+
+
+def test_equal_graphs_give_equal_bytes(builder: Any) -> None:
+    pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc-cu12 is not installed")
+    first, second = (build(several_islands(builder, 1), "cuda-sm80") for _ in range(2))
+    assert first.content == second.content
+    assert {entry["operator"] for entry in first.coverage["fallbacks"]} >= {"sin", "cat"}
+
+
+def test_what_a_gpu_can_not_compute_is_named(builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = builder(1, Level.CANONICAL)
+    x = b.call(aten.exp.default, b.input(torch.float32, (2, 8)))
+    graph = b.finish(b.call(aten.sin.default, x))
+    monkeypatch.delitem(functions.FUNCTIONS, "tirx.sin")
+    with pytest.raises(OperatorError) as error:
+        EmulatedNetwork(graph, "cuda-sm80")
+    assert str(error.value) == (
+        "sin can't be compiled as a float operator: there is no tirx.sin on a GPU; at sin_default "
+        "(aten.sin.default); rewrite the model without it, or run that part outside of planish, or "
+        "compile for a processor"
+    )
