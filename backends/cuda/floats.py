@@ -26,6 +26,8 @@ from .spread import FLOAT, spread, statements
 _FEW, _LONG = 4096, 512
 # Parts of a sum, and terms of a part: at most, and at least.
 _MOST_PARTS, _LEAST_TERMS = 256, 16
+# How often a block may read another's entry that it computes itself.
+_MOST_READS = 4
 # Bytes of a thread's own arrays: what all resident threads have of them is taken from the memory.
 _MOST_LOCAL = 4096
 
@@ -36,7 +38,7 @@ def share_tasks(module: Any) -> Any:
     A block that reads another's entries one by one takes them into its own loops.
     """
     schedule = s_tir.Schedule(module)
-    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+    for block in reversed(schedule.get_child_blocks(schedule.get_sblock("root"))):
         _join(schedule, block)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         if not schedule.get_loops(block):  # TVM's `rfactor` fails where one stands beside its block
@@ -56,15 +58,26 @@ def _kinds(schedule: Any, block: Any) -> set[int]:
 def _join(schedule: Any, block: Any) -> None:
     """Compute a block's entries where the only other block that reads them does.
 
-    Not inside of a sum, which may need an entry many times.
+    Not inside of a sum, which needs an entry many times. Blocks are looked at last first: what a
+    reader took in reads more, so that few reads bound what is computed twice.
     """
     readers = schedule.get_consumers(block)
     if len(readers) != 1 or _kinds(schedule, readers[0]) != {IterVar.DataPar}:
+        return
+    if _reads(schedule.get(readers[0]), schedule.get(block)) > _MOST_READS:
         return
     try:
         schedule.compute_inline(block)
     except s_tir.ScheduleError:  # it sums itself, or writes a result of the function
         return
+
+
+def _reads(reader: Any, block: Any) -> int:
+    """Return how often a block reads, for an entry, what another one writes."""
+    written = [region.source for region in block.writes]
+    found: list[Any] = []
+    tvm_ffi.structural_walk(reader.body, (TensorLoad, lambda load: found.append(load.source)))
+    return sum(source in written for source in found)
 
 
 def _share(schedule: Any, block: Any) -> None:
