@@ -103,16 +103,18 @@ def test_constants_keep_all_their_digits() -> None:
     tenth, small, third, large, endless = numbers = (0.1, 1e-30, 2 / 3, -1e30, np.inf)
 
     @T.prim_func(private=True)
-    def constants(y: T.handle("float64", "global"), z: T.handle("float32", "global")) -> None:
-        Y = T.decl_buffer((5,), "float64", data=y)
-        Z = T.decl_buffer((1,), "float32", data=z)
+    def constants(
+        y_data: T.handle("float64", "global"), z_data: T.handle("float32", "global")
+    ) -> None:
+        y = T.decl_buffer((5,), "float64", data=y_data)
+        z = T.decl_buffer((1,), "float32", data=z_data)
         for i in T.parallel(1):
-            Y[i] = T.float64(tenth)
-            Y[i + 1] = T.float64(small)
-            Y[i + 2] = T.float64(third)
-            Y[i + 3] = T.float64(large)
-            Y[i + 4] = T.float64(endless)
-            Z[i] = T.float32(third)
+            y[i] = T.float64(tenth)
+            y[i + 1] = T.float64(small)
+            y[i + 2] = T.float64(third)
+            y[i + 3] = T.float64(large)
+            y[i + 4] = T.float64(endless)
+            z[i] = T.float32(third)
 
     (nest,) = split_nests(constants)
     y, z = np.zeros(5), np.zeros(1, np.float32)
@@ -130,24 +132,24 @@ def test_nests_follow_each_other() -> None:
 
     @T.prim_func(private=True)
     def nests(
-        x: T.handle("float32", "global"),
-        y: T.handle("float32", "global"),
-        z: T.handle("float32", "global"),
+        x_data: T.handle("float32", "global"),
+        y_data: T.handle("float32", "global"),
+        z_data: T.handle("float32", "global"),
     ) -> None:
-        X = T.decl_buffer((40,), "float32", data=x)
-        Y = T.decl_buffer((40,), "float32", data=y)
-        Z = T.decl_buffer((4,), "float32", data=z)
+        x = T.decl_buffer((40,), "float32", data=x_data)
+        y = T.decl_buffer((40,), "float32", data=y_data)
+        z = T.decl_buffer((4,), "float32", data=z_data)
         for i in T.parallel(40):
-            Y[i] = X[i] + T.float32(1)
+            y[i] = x[i] + T.float32(1)
         for i in T.parallel(4):
-            Z[i] = T.float32(0)
+            z[i] = T.float32(0)
             for j in T.parallel(10):
-                Z[i] = Z[i] + Y[i * 10 + j]
+                z[i] = z[i] + y[i * 10 + j]
         for i in T.serial(4):
             for j in T.parallel(1):
-                Z[i] = Z[i] + Z[j]
+                z[i] = z[i] + z[j]
         for i in T.parallel(0):
-            Z[i] = T.float32(9)
+            z[i] = T.float32(9)
 
     found = split_nests(nests)
     assert [nest.operands for nest in found] == [(0, 1), (1, 2), (2,)]
@@ -164,24 +166,24 @@ def test_nests_follow_each_other() -> None:
 
 def test_what_a_gpu_lacks() -> None:
     @T.prim_func(private=True)
-    def scaled(y: T.handle("float32", "global")) -> None:
-        Y = T.decl_buffer((4,), "float32", data=y)
+    def scaled(y_data: T.handle("float32", "global")) -> None:
+        y = T.decl_buffer((4,), "float32", data=y_data)
         for i in T.parallel(4):
-            Y[i] = T.ldexp(Y[i], 3)
+            y[i] = T.ldexp(y[i], 3)
 
     @T.prim_func(private=True)
-    def rounded(y: T.handle("bfloat16", "global")) -> None:
-        Y = T.decl_buffer((4,), "bfloat16", data=y)
+    def rounded(y_data: T.handle("bfloat16", "global")) -> None:
+        y = T.decl_buffer((4,), "bfloat16", data=y_data)
         for i in T.parallel(4):
-            Y[i] = Y[3 - i]
+            y[i] = y[3 - i]
 
     @T.prim_func(private=True)
-    def large(y: T.handle("float32", "global")) -> None:
-        Y = T.decl_buffer((4,), "float32", data=y)
+    def large(y_data: T.handle("float32", "global")) -> None:
+        y = T.decl_buffer((4,), "float32", data=y_data)
         for i in T.parallel(4):
             own = T.alloc_buffer((2000,), "float32")
-            own[i] = Y[i]
-            Y[i] = own[i]
+            own[i] = y[i]
+            y[i] = own[i]
 
     for function, said in (
         (scaled, "there is no tirx.ldexp on a GPU"),
