@@ -21,6 +21,7 @@ from planish.backends.cuda import functions
 from planish.backends.cuda.emulated import EmulatedNetwork
 from planish.backends.cuda.nvrtc import compile_cubin
 from planish.backends.cuda.source import prelude
+from planish.cli.summary import summarize
 from planish.ir import Graph, Level, OperatorError
 
 planish, aten = torch.ops.planish, torch.ops.aten
@@ -105,6 +106,31 @@ def test_long_sums_are_cut_into_parts(builder: Any) -> None:
     assert sorted(terms_of_a_thread(network.program.text))[-2:] == [240, 1031]
 
 
+@pytest.mark.sweep
+@pytest.mark.parametrize("terms", [1, 2, 17, 511, 512, 513, 1024, 1031, 5760])
+@pytest.mark.parametrize("lines", [1, 3, 100, 4095, 4096])
+def test_sums_of_every_length(builder: Any, lines: int, terms: int) -> None:
+    b = builder(1, Level.CANONICAL)
+    x = b.input(torch.float32, (lines, terms))
+    weight = b.stored(torch.randn(1, terms, generator=b.random))
+    graph = b.finish(
+        b.call(aten.softmax.int, x, -1),
+        b.call(aten.layer_norm.default, x, [terms]),
+        b.call(aten.mean.dim, x, [0, 1]),
+        b.call(aten.sum.dim_IntList, x, [0]),
+        b.call(aten.amax.default, x, [1]),
+        b.call(aten.argmax.default, x, 1),
+        b.call(aten.logsumexp.default, x, [1]),
+        b.call(aten.linear.default, x, weight),
+        b.call(aten.prod.dim_int, b.call(aten.cos.default, x), 1),
+    )
+    values = torch.rand(lines, terms, generator=torch.Generator().manual_seed(lines))
+    for have, want in zip(
+        EmulatedNetwork(graph, "cuda-sm80")(values.numpy()), graph(values), strict=True
+    ):
+        np.testing.assert_allclose(have, want.numpy(), rtol=1e-4, atol=1e-4)
+
+
 def terms_of_a_thread(text: str) -> list[int]:
     """How often the loops of each kernel's thread turn, at most."""
     kernels = text.split('extern "C"')[1:]
@@ -164,9 +190,15 @@ def test_a_quantized_model_with_islands() -> None:
     images = torch.rand(4, 3, 16, 16)
     graph = compiler.capture(Detector().eval(), images[:2])
     quantized = compiler.Pipeline([passes.InsertQDQ()]).run(graph, [images]).graph
+    foreseen = summarize(quantized, "cuda-sm80")["fallbacks"]
     graph = passes.LowerToInteger().run(quantized, passes.Context()).graph.fix_batch(2)
     x = images[:2].numpy()
-    assert_close(EmulatedNetwork(graph, "cuda-sm80")(x), build(graph, "x86-64-v3")(x))
+    artifact = build(graph, "x86-64-v3")
+    assert_close(EmulatedNetwork(graph, "cuda-sm80")(x), artifact(x))
+    # What `planish inspect` says is what is compiled.
+    kept = artifact.coverage["fallbacks"]
+    assert [entry["operator"] for entry in foreseen] == [entry["operator"] for entry in kept]
+    assert {"cumsum", "gather", "log_softmax"} <= {entry["operator"] for entry in kept}
 
 
 def test_equal_graphs_give_equal_bytes(builder: Any) -> None:
