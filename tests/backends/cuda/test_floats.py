@@ -3,7 +3,7 @@
 import re
 import runpy
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partialmethod
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from planish import passes
 from planish.backends import Reference, build
 from planish.backends.cuda import functions
 from planish.backends.cuda.emulated import EmulatedNetwork
+from planish.backends.cuda.emulator import EmulatedLibrary
 from planish.backends.cuda.nvrtc import compile_cubin
 from planish.backends.cuda.source import prelude
 from planish.cli.summary import summarize
@@ -57,10 +58,17 @@ def emulated(builder: Any, group: str) -> tuple[Graph, Any, EmulatedNetwork]:
 
 
 @pytest.mark.parametrize("group", SAMPLES["GROUPS"])
-def test_float_operators_equal_torch(builder: Any, group: str) -> None:
+def test_float_operators_equal_torch(
+    builder: Any, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph, values, network = emulated(builder, group)
     got = network(*[value.numpy() for value in values])
     assert_close(got, [want.numpy() for want in graph(*values)])
+    # The other order of threads shows one that reads what another of its launch writes.
+    backwards = partialmethod(EmulatedLibrary.launch, backwards=True)
+    monkeypatch.setattr(EmulatedLibrary, "launch", backwards)
+    for have, same in zip(network(*[value.numpy() for value in values]), got, strict=True):
+        np.testing.assert_array_equal(have, same)
 
 
 @pytest.mark.parametrize("group", SAMPLES["GROUPS"])
