@@ -144,6 +144,7 @@ STRATEGIES: dict[str, str] = {
     "winograd": ".winograd:Winograd",
     "hybrid": ".hybrid:Hybrid",
     "matrix": ".matrix:Matrix",
+    "byte-products": ".byte_products:ByteProducts",
     "direct": ".direct:Direct",
     "dot-product": ".dot_product:DotProduct",
 }
