@@ -5,6 +5,7 @@ import ctypes.util
 import gc
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -38,6 +39,8 @@ from planish.ir import (
 )
 from planish.passes import InsertQDQ
 from planish.tuning import tune
+from tests.cuda.__main__ import main
+from tests.cuda.making import write
 
 planish, aten = torch.ops.planish, torch.ops.aten
 
@@ -385,3 +388,44 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
             driver.device_facts()
     finally:
         driver.compute_capability.cache_clear()
+
+
+@pytest.mark.usefixtures("stub")
+def test_what_another_machine_prepared(
+    graph: Graph, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "case.planish", graph, "cuda-sm80")
+    assert main(["run", str(tmp_path)]) == 0
+    assert "1 of 1 equal the reference in every bit" in capsys.readouterr().out
+    with np.load(tmp_path / "case.npz") as stored:
+        arrays = dict(stored)
+    arrays["output.2.0"].view("u1").reshape(-1)[7] ^= 1
+    np.savez(tmp_path / "case.npz", **arrays)
+    assert main(["run", str(tmp_path)]) == 1
+    assert "case: 4 inputs, 1 of " in capsys.readouterr().out
+
+
+def test_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path)]) == 2
+    assert "has no cases; python -m tests.cuda make" in capsys.readouterr().err
+    assert main(["make", str(tmp_path), "x86-64-v3"]) == 2
+    assert "target 'x86-64-v3' is no GPU" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "usage: python -m tests.cuda make FOLDER" in capsys.readouterr().err
+
+
+def test_running_it_needs_neither_torch_nor_tvm(graph: Graph, tmp_path: Path) -> None:
+    write(tmp_path / "case.planish", graph, "cuda-sm80")
+    code = (
+        "import sys; sys.modules.update(torch=None, tvm=None, onnx=None, pytest=None)\n"
+        "from tests.cuda.__main__ import main; sys.exit(main(['run', sys.argv[1]]))"
+    )
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert "tests.cuda: " in done.stderr
+    assert "Traceback" not in done.stderr
