@@ -19,16 +19,17 @@ from planish.ir.coverage import int8_coverage
 from planish.ir.ops import arguments
 
 from .artifact import Artifact
-from .choosing import Choices
+from .choice import Choices
 from .container import write_container
 from .emit import ENTRY, emit_module
 from .layout import dense_layout
 from .link import Toolchain, compile_library
 from .lowering import Lowering, dtype_name, is_integer
 from .memory import describe_memory, place_values
-from .plan import Plan, Value
+from .plan import Plan
 from .target import Target, describe_target
 from .targets import find_targets
+from .value import Value
 
 _planish = torch.ops.planish
 # Each is a thread of the system; no processor that targets are for has as many.

@@ -15,7 +15,8 @@ from tvm import tirx
 from planish.ir.errors import TargetError
 
 from .kernels import Kernel
-from .plan import Parameter, Plan, Pointer, Step, Value
+from .plan import Parameter, Plan, Pointer, Step
+from .value import Value
 
 ENTRY = "planish_main"
 

@@ -25,7 +25,8 @@ from .layout import (
     row_layout,
     vector_layout,
 )
-from .plan import Plan, Value
+from .plan import Plan
+from .value import Value
 
 _planish, _aten = torch.ops.planish, torch.ops.aten
 

@@ -10,7 +10,8 @@ from planish.ir.ops import arguments
 from ..kernels import Kernel
 from ..layout import Layout, as_two_axes, dense_layout, loop_nest
 from ..lowering import Lowering, dtype_name
-from ..plan import Pointer, Value
+from ..plan import Pointer
+from ..value import Value
 from .movement import PARALLEL_VALUES, emit_map
 
 

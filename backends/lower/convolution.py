@@ -8,10 +8,11 @@ import torch.fx
 
 from planish.ir.ops import arguments
 
+from ..choosing import emit_layer
+from ..layer import Layer, Residual
 from ..layout import as_matrix
 from ..lowering import Lowering, reached_halo
-from ..plan import Value
-from .layer import Layer, Residual, emit_layer
+from ..value import Value
 
 
 def convolution(lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node | None = None) -> None:

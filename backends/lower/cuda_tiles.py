@@ -12,9 +12,9 @@ from math import ceil
 
 from ..cuda.dense import Window
 from ..cuda.tiles import PIECE, WARP, Tile
+from ..layer import Layer
 from ..target import Target
 from .geometry import Geometry
-from .layer import Layer
 
 # Bytes of shared memory that a block may have without asking the driver.
 SHARED = 48 * 1024

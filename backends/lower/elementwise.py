@@ -10,7 +10,8 @@ from planish.ir.ops import arguments
 from ..kernels import Kernel
 from ..layout import Layout, as_two_axes, loop_nest
 from ..lowering import Lowering
-from ..plan import Pointer, Value
+from ..plan import Pointer
+from ..value import Value
 from .convolution import convolution
 from .movement import PARALLEL_VALUES, copy_offsets, emit_map, offsets
 

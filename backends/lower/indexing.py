@@ -12,7 +12,8 @@ from planish.ir.ops import arguments
 from ..kernels import Kernel
 from ..layout import as_matrix, row_layout
 from ..lowering import Lowering, dtype_name
-from ..plan import Parameter, Value
+from ..plan import Parameter
+from ..value import Value
 from .movement import move
 
 

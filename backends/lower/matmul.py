@@ -15,7 +15,8 @@ from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS
 from ..layout import Layout, as_rows, dense_layout, row_layout
 from ..lowering import Lowering
-from ..plan import Parameter, Plan, Value, scratch
+from ..plan import Parameter, Plan
+from ..value import Value, scratch
 from .dot_product import CHUNK_BYTES, PARALLEL_MACS, Blocks, choose_pixels, narrow_blocks
 
 _matmul_dq = torch.ops.planish.matmul_dq.default

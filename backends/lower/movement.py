@@ -19,7 +19,8 @@ from planish.ir.errors import OperatorError
 from ..kernels import Kernel
 from ..layout import Layout, dense_layout, loop_nest
 from ..lowering import Lowering, dtype_name, is_bytes
-from ..plan import Pointer, Value
+from ..plan import Pointer
+from ..value import Value
 
 Offsets = NDArray[np.int64]
 # Below this many values a copy takes less time than waking a thread.

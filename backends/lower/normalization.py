@@ -11,7 +11,8 @@ from planish.ir.ops import arguments
 from ..kernels import Kernel
 from ..layout import Layout, merge_last, row_layout
 from ..lowering import Lowering
-from ..plan import Parameter, Plan, Value
+from ..plan import Parameter, Plan
+from ..value import Value
 from .movement import copy_reshaped
 
 # Below this many values (softmax: each is looked up twice) waking a thread doesn't pay.

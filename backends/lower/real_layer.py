@@ -8,11 +8,12 @@ import torch.fx
 
 from planish.ir.ops import arguments
 
+from ..choosing import emit_layer
+from ..layer import Layer
 from ..layout import Layout, as_matrix, dense_layout, row_layout, vector_layout
 from ..lowering import Lowering, reached_halo
-from ..plan import Value
+from ..value import Value
 from .boundary import nest
-from .layer import Layer, emit_layer
 from .movement import emit_map
 
 

@@ -16,10 +16,11 @@ import torch.fx
 
 from planish.ir.ops import arguments
 
+from ..choosing import emit_layer
+from ..layer import Layer
 from ..layout import Halo, Layout
 from ..lowering import Lowering
-from ..plan import Value
-from .layer import Layer, emit_layer
+from ..value import Value
 
 
 @dataclass(frozen=True)

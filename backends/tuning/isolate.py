@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..choosing import Choice
+from ..choice import Choice
 from ..emit import ENTRY, copy_bytes, emit_module
+from ..layer import Layer
 from ..layout import Layout
 from ..link import compile_library
-from ..lower.layer import Layer, find_strategy
+from ..lower.layer import find_strategy
 from ..memory import ALIGNMENT, lifetimes, place_values
 from ..packing import aligned_bytes, pack_all
-from ..plan import Plan, Value
+from ..plan import Plan
+from ..value import Value
 from .measuring import Region
 
 

@@ -29,7 +29,7 @@ from tvm.s_tir.meta_schedule.runner import (
 
 from planish.ir.errors import OperatorError, PlanishError, TargetError, first_line
 
-from ..choosing import Choice
+from ..choice import Choice
 from .database import Database, Record
 from .measuring import Settings, Timed, store, store_inputs
 from .space import noted

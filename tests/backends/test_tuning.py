@@ -13,7 +13,8 @@ import torch
 
 from planish.backends import build
 from planish.backends.builder import fill_plan
-from planish.backends.choosing import Choice, offers
+from planish.backends.choice import Choice
+from planish.backends.choosing import offers
 from planish.backends.lower.dot_product import DotProduct
 from planish.backends.lower.layer import STRATEGIES, Knobs, Layer, Strategy, register_strategy
 from planish.backends.plan import Plan
