@@ -16,6 +16,7 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.integer import quantize
 from planish.ir.ops import Quantization, activations, arguments, has_row, quantization, row, stored
+from planish.ir.signature import dtype_name
 
 from .call import Call
 from .registry import refused
@@ -226,7 +227,7 @@ class Quantizer:
             key = (name, kind)
             if key not in self._parameters:
                 tensor = self._tensor(quantizer, role)
-                array = tensor.to(torch.int64).numpy().astype(str(dtype).removeprefix("torch."))
+                array = tensor.to(torch.int64).numpy().astype(dtype_name(dtype))
                 exact = tensor.float() if role == "scale" else array
                 self._parameters[key] = self.writer.store(name, exact)
             found.append(self._parameters[key])
