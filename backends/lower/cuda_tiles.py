@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import product
 from math import ceil
 
-from ..cuda.dense import Window
+from ..cuda.dense_problem import Window
 from ..cuda.tiles import PIECE, WARP, Tile
 from ..layer import Layer
 from ..target import Target

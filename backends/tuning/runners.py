@@ -31,8 +31,9 @@ from planish.ir.errors import OperatorError, PlanishError, TargetError, first_li
 
 from ..choice import Choice
 from .database import Database, Record
-from .measuring import Settings, Timed, store, store_inputs
+from .measuring import Settings, Timed
 from .space import noted
+from .stored import store, store_inputs
 from .tasks import Task
 from .worker import MeasureError, ServerError, Worker
 
