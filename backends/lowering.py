@@ -29,7 +29,7 @@ from .layout import (
     row_layout,
     vector_layout,
 )
-from .operators import BY_INDEX, BYTES, MOVEMENTS, OPERATORS, sizes_of
+from .operators import BY_INDEX, BYTES, OPERATORS, sizes_of
 from .plan import Plan
 from .value import Value
 
@@ -53,7 +53,7 @@ class Lowering:
         self.plan = plan
         self.fusion = find_fusions(graph)
         self.values: dict[torch.fx.Node, Value] = {}
-        self.rows = find_rows(graph, self.fusion, MOVEMENTS)
+        self.rows = find_rows(graph, self.fusion)
         self._other_form: dict[tuple[Value, str], Value] = {}
         self._halos: dict[Value, tuple[Halo, int]] = {}
 
