@@ -19,7 +19,7 @@ from .instructions import spread, vector
 from .narrowing import bounded, clamped, four_to_bytes, in_order
 from .statements import T, let, load, store
 
-# Numbers that every layer's kernel takes after its pointers; see `lower.layer`.
+# Numbers that every layer's kernel takes after its pointers; see `Layer.epilogue`.
 SCALARS = (
     ("lo", "int32"),
     ("hi", "int32"),
