@@ -17,18 +17,23 @@ from numpy.typing import NDArray
 from planish.ir import Graph, HistoryEntry, Level, OperatorError, OptionError
 from planish.ir.coverage import int8_coverage
 from planish.ir.ops import arguments
+from planish.ir.signature import dtype_name
 
 from .artifact import Artifact
-from .choosing import Choices
+from .choice import Choices
 from .container import write_container
+from .copying import copy_into
 from .emit import ENTRY, emit_module
 from .layout import dense_layout
 from .link import Toolchain, compile_library
-from .lowering import Lowering, dtype_name, is_integer
+from .lower.movement import stored_output
+from .lowering import Lowering
 from .memory import describe_memory, place_values
-from .plan import Plan, Value
+from .operators import is_integer
+from .plan import Plan
 from .target import Target, describe_target
 from .targets import find_targets
+from .value import Value
 
 _planish = torch.ops.planish
 # Each is a thread of the system; no processor that targets are for has as many.
@@ -243,13 +248,11 @@ def _argument(node: torch.fx.Node, place: str, index: int) -> Value:
 
 def _return(lowering: Lowering, node: torch.fx.Node, output: Value) -> None:
     """Let the kernel that makes a value write it to the user's memory, or copy it there."""
-    from .lower.movement import copy_into, stored_output
-
     value = stored_output(lowering, node) if node.op == "get_attr" else lowering.dense(node)
     if value.place == "workspace":
         value.place, value.index = "output", output.index
         return
-    copy_into(lowering, value, output, node.name)
+    copy_into(lowering.plan, value, output, node.name)
 
 
 class _Interface:

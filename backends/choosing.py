@@ -8,42 +8,20 @@ only if its strategy fits this layer and still offers those knobs: weights decid
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from planish.ir.errors import OperatorError
 
-if TYPE_CHECKING:
-    from .lower.layer import Layer
-    from .plan import Plan
+from .choice import Choice
+from .layer import Layer
+from .lower.layer import STRATEGIES, find_strategy
+from .plan import Plan
 
 TABLES = Path(__file__).parent / "tables"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A strategy and its knobs.
-
-    Attributes:
-        strategy: A name in `lower.layer.STRATEGIES`.
-        knobs: Plain JSON.
-        source: Who chose: "database", "table" or "rules".
-    """
-
-    strategy: str
-    knobs: Mapping[str, Any]
-    source: str = "rules"
-
-
-class Choices(Protocol):
-    """What knows measured choices: a tuning database."""
-
-    def find(self, workload: str) -> Choice | None:
-        """Return the best choice for a workload, or None."""
-        ...
 
 
 def workload(layer: Layer, plan: Plan) -> str:
@@ -69,8 +47,6 @@ def workload(layer: Layer, plan: Plan) -> str:
 
 def offers(layer: Layer, plan: Plan) -> Iterator[Choice]:
     """Return every choice worth measuring for a layer, the rules' own first."""
-    from .lower.layer import STRATEGIES, find_strategy
-
     for name in STRATEGIES:
         strategy = find_strategy(name)
         if strategy.fits(layer, plan):
@@ -94,8 +70,6 @@ def choose(layer: Layer, plan: Plan) -> Choice:
 
 
 def _holds(choice: Choice, layer: Layer, plan: Plan) -> bool:
-    from .lower.layer import STRATEGIES, find_strategy
-
     if choice.strategy not in STRATEGIES:
         return False
     strategy = find_strategy(choice.strategy)
@@ -119,3 +93,20 @@ class Table:
 def _table(name: str) -> Table | None:
     path = TABLES / f"{name}.json"
     return Table(path) if path.is_file() else None
+
+
+def emit_layer(layer: Layer, plan: Plan) -> Choice:
+    """Compute a layer in the chosen way; return the choice."""
+    choice = choose(layer, plan)
+    plan.layers.append((layer, choice))
+    first = len(plan.steps)
+    find_strategy(choice.strategy).emit(layer, plan, choice.knobs)
+    _count_macs(layer, plan, first)
+    return choice
+
+
+def _count_macs(layer: Layer, plan: Plan, first: int) -> None:
+    """Give a layer's work to the first of its steps, unless the strategy said whose it is."""
+    steps = plan.steps[first:]
+    if steps and not any(step.macs for step in steps):
+        plan.steps[first] = replace(steps[0], macs=layer.macs)

@@ -12,10 +12,9 @@ import numpy as np
 import tvm
 from tvm import tirx
 
-from planish.ir.errors import TargetError
-
 from .kernels import Kernel
-from .plan import Parameter, Plan, Pointer, Step, Value
+from .plan import Parameter, Plan, Pointer, Step
+from .value import Value
 
 ENTRY = "planish_main"
 
@@ -32,7 +31,7 @@ def emit_module(
     """Return the tvm.IRModule of a plan.
 
     Args:
-        plan: Values placed.
+        plan: Values placed; for a processor (for a GPU see `cuda.program`).
         inputs: The network's inputs, in order.
         outputs: The network's outputs, in order.
         workspace: Bytes of the workspace.
@@ -41,15 +40,7 @@ def emit_module(
         copied: For tuning: the parameter memory holds several copies of the parameters, evenly far
             from each other (`copy_bytes`). The entry takes a tensor int32 [first, end] before all
             others, and runs all steps with each copy from the one to before the other.
-
-    Raises:
-        TargetError: The target is a GPU: see `cuda.program`.
     """
-    if plan.target.capability is not None:
-        raise TargetError(
-            f"target {plan.target.name!r} is a GPU, whose steps can't be timed or tuned one by one",
-            cure="choose a target for a processor",
-        )
     functions: dict[Any, Any] = {}
     known: dict[Any, Any] = {}
     names: set[str] = set()

@@ -8,9 +8,6 @@ value take what their readers want, else what their operands have.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
-
 import torch
 import torch.fx
 
@@ -18,6 +15,7 @@ from planish.ir import Graph
 from planish.ir.ops import arguments
 
 from .fusion import Fusion
+from .operators import BYTES, MOVEMENTS
 
 _planish = torch.ops.planish
 _SOFTMAX = _planish.softmax_i8.default
@@ -37,12 +35,11 @@ _VALUE_BY_VALUE = (
     _planish.pad_i8.default,
     _planish.mean_i8.default,
 )
-_BYTES = (torch.uint8, torch.int8)
 
 
 def _rank(node: torch.fx.Node) -> int:
     value = node.meta.get("val")
-    return value.dim() if isinstance(value, torch.Tensor) and value.dtype in _BYTES else 0
+    return value.dim() if isinstance(value, torch.Tensor) and value.dtype in BYTES else 0
 
 
 def _softmax_form(node: torch.fx.Node) -> str | None:
@@ -50,9 +47,9 @@ def _softmax_form(node: torch.fx.Node) -> str | None:
     return {1: "image", 3: "rows"}.get(dim)
 
 
-def find_rows(graph: Graph, fusion: Fusion, movements: Collection[Any]) -> set[torch.fx.Node]:
+def find_rows(graph: Graph, fusion: Fusion) -> set[torch.fx.Node]:
     """Return the nodes of four axes whose kernels shall write rows."""
-    wanted = _find_wanted(graph, movements)
+    wanted = _find_wanted(graph)
     rows: set[torch.fx.Node] = set()
     for node in graph.nodes:
         if _rank(node) != 4 or node in fusion.residuals:
@@ -62,7 +59,7 @@ def find_rows(graph: Graph, fusion: Fusion, movements: Collection[Any]) -> set[t
             form = "rows"
         elif node.target is _SOFTMAX:
             form = _softmax_form(node) or form or "rows"
-        elif node.target in _VALUE_BY_VALUE or node.target in movements:
+        elif node.target in _VALUE_BY_VALUE or node.target in MOVEMENTS:
             images = any(_rank(n) == 4 and n not in rows for n in node.all_input_nodes)
             start = node.target is _planish.quantize.default
             form = form or ("image" if images or start else "rows")
@@ -73,19 +70,17 @@ def find_rows(graph: Graph, fusion: Fusion, movements: Collection[Any]) -> set[t
     return rows
 
 
-def _find_wanted(graph: Graph, movements: Collection[Any]) -> dict[torch.fx.Node, str]:
+def _find_wanted(graph: Graph) -> dict[torch.fx.Node, str]:
     """Return the form that a node's readers want; images where they disagree."""
     wanted: dict[torch.fx.Node, str] = {}
     for node in reversed(list(graph.nodes)):
-        votes = {_vote(user, wanted, movements) for user in node.users} - {None}
+        votes = {_vote(user, wanted) for user in node.users} - {None}
         if votes and _rank(node) == 4:
             wanted[node] = "image" if "image" in votes else "rows"
     return wanted
 
 
-def _vote(
-    user: torch.fx.Node, wanted: dict[torch.fx.Node, str], movements: Collection[Any]
-) -> str | None:
+def _vote(user: torch.fx.Node, wanted: dict[torch.fx.Node, str]) -> str | None:
     if user.target in _ROW_READERS:
         return "rows"
     if user.target is _SOFTMAX:
@@ -93,4 +88,4 @@ def _vote(
     if user.target in _VALUE_BY_VALUE:
         return wanted.get(user)
     # Movements are views wherever they can be; floats and results are dense.
-    return None if user.target in movements or _rank(user) == 0 else "image"
+    return None if user.target in MOVEMENTS or _rank(user) == 0 else "image"

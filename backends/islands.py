@@ -17,9 +17,10 @@ import torch.fx
 
 from planish.ir import Graph, OperatorError
 from planish.ir.ops import has_row, row
+from planish.ir.signature import dtype_name
 
 from .floats.decompositions import DECOMPOSITIONS
-from .lowering import dtype_name, is_float
+from .operators import is_float
 from .plan import Value
 
 if TYPE_CHECKING:

@@ -168,6 +168,14 @@ def as_two_axes(
     return nest
 
 
+def loops_over(
+    shape: tuple[int, ...], x: Layout, y: Layout, *, inner: int
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Return the loops over a tensor; of more than four axes, the leading ones are dense."""
+    loops = loop_nest(shape, x.steps, y.steps, inner=inner)
+    return loops or as_two_axes(shape, x, y, inner=inner)
+
+
 def loop_nest(
     sizes: tuple[int, ...], *steps: tuple[int, ...], inner: int = 0
 ) -> tuple[tuple[int, ...], list[tuple[int, ...]]] | None:

@@ -11,7 +11,7 @@ from .builder import fill_plan
 from .emit import emit_module
 from .link import assembly
 from .plan import Plan
-from .target import Target
+from .target import Target, require_processor
 from .targets import find_target
 
 
@@ -22,7 +22,12 @@ def machine_code(graph: Graph, target: str | Target, *, threads: int = 1) -> str
         graph: As `build` takes it.
         target: A target or its name; the processor need not be here.
         threads: Threads that a call may use.
+
+    Raises:
+        TargetError: It is a GPU.
     """
-    plan = Plan(find_target(target), threads)
+    chosen = find_target(target)
+    require_processor(chosen)
+    plan = Plan(chosen, threads)
     inputs, outputs, workspace = fill_plan(graph, plan)
     return assembly(emit_module(plan, inputs, outputs, workspace), plan.target)

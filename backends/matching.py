@@ -10,7 +10,7 @@ from planish.ir.errors import ArtifactError, OptionError, TargetError
 
 from .cpu import cpu_flags, machine
 from .cuda.driver import absence, compute_capability
-from .target import Target, describe_target
+from .target import Target, describe_target, require_processor
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def require_runnable(target: Target, cure: str) -> None:
 
     Args:
         target: Which one; a GPU is not a processor.
-        cure: What the error advises.
+        cure: What the error advises, but for a GPU.
     """
-    is_gpu = target.capability is not None
-    reason = f"{target.name!r} is a GPU" if is_gpu else obstacle(describe_target(target))
+    require_processor(target)
+    reason = obstacle(describe_target(target))
     if reason is not None:
         raise TargetError(f"this machine's processor can't run it: {reason}", cure=cure)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .plan import Plan, Value, check_size
+from .plan import Plan
+from .value import Value, check_size
 
 ALIGNMENT = 64
 

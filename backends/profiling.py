@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 from planish.ir import Graph
 
 from .builder import fill_plan
-from .choosing import Choices
+from .choice import Choices
 from .emit import ENTRY, emit_module
+from .layer import Layer
 from .link import compile_library
-from .lower.layer import Layer
 from .matching import require_runnable
 from .packing import pack_all
 from .peak import instruction_peak
-from .plan import Plan, Value
+from .plan import Plan
 from .runtime import Library
 from .target import Target
 from .targets import find_target
+from .value import Value
 
 _STEM_CHANNELS = 4  # colours, and perhaps one more
 

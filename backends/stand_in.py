@@ -147,6 +147,18 @@ def _packing(dtype: str, lowest: int, highest: int) -> Callable[[Any, Any], Any]
     return pack
 
 
+def _long_products(left: Any, right: Any) -> Any:
+    """`smull`: products in twice the bits of their operands."""
+    dtype = f"int{2 * int(left.ty.dtype.bits)}"
+    return _each(left, 1, 0, dtype) * _each(right, 1, 0, dtype)
+
+
+def _neighbours_sums(left: Any, right: Any) -> Any:
+    """`addp`: sums of neighbouring lanes, those of the left operand, then those of the right."""
+    both = T.Shuffle([left, right], list(range(2 * _lanes(left))))
+    return _each(both, 2, 0, "int32") + _each(both, 2, 1, "int32")
+
+
 def _matrix_dot(total: Any, left: Any, right: Any) -> Any:
     """`usmmla`: both operands are two rows of eight; each row of one by each of the other."""
 
@@ -186,7 +198,9 @@ PLAIN: dict[str, Callable[..., Any]] = {
     r"\w+\.packuswb(\.\d+)?": _packing("uint8", 0, 255),
     r"u?sdot(\..*)?": _byte_dot,
     r"usmmla(\..*)?": _matrix_dot,
-    r"smull(\..*)?": lambda left, right: _products(left, right, 1),
+    r"smull(\..*)?": _long_products,
+    r"saddlp(\..*)?": lambda value: _each(value, 2, 0, "int32") + _each(value, 2, 1, "int32"),
+    r"addp(\..*)?": _neighbours_sums,
     r"fcvtns(\..*)?": _nearest,
     r"sqxtn(\..*)?": _narrowing("int16", -(1 << 15), (1 << 15) - 1),
     r"sqxtun(\..*)?": _narrowing("uint8", 0, 255),

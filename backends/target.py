@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from planish.ir.errors import TargetError
+
 
 @dataclass(frozen=True)
 class Target:
@@ -95,6 +97,15 @@ class Target:
             return {"kind": "llvm", "mtriple": x86, "mcpu": "x86-64-v3"}
         target: dict[str, Any] = {"kind": "llvm", "mtriple": self.triple, "mcpu": self.cpu}
         return {**target, "mattr": list(self.features)} if self.features else target
+
+
+def require_processor(target: Target) -> None:
+    """Raise TargetError for a GPU, whose kernels are compiled and measured all together."""
+    if target.capability is not None:
+        raise TargetError(
+            f"target {target.name!r} is a GPU, whose kernels can't be profiled or tuned",
+            cure="choose a target for a processor",
+        )
 
 
 def describe_target(target: Target) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from .page import put_section
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "arm.md"
 TARGETS = ("armv8", "armv8-dotprod", "armv8-i8mm")
-# Multiply-accumulates of one instruction.
+# Multiply-accumulates of one instruction; "sadalp" adds those of bytes up.
 MACS = {
     **dict.fromkeys(("smlal", "smlal2", "smull", "smull2", "mla", "mul"), 4),
+    "sadalp": 0,
     **dict.fromkeys(("sdot", "udot", "usdot", "sudot"), 16),
     **dict.fromkeys(("smmla", "ummla", "usmmla"), 32),
 }
@@ -86,7 +87,7 @@ class Reckoned:
 
     @property
     def share(self) -> float:
-        """The multiplications' part of the loop's vector instructions."""
+        """The multiply-accumulates' part of the loop's vector instructions."""
         return self.loop.share(*MACS)
 
 
@@ -95,14 +96,20 @@ def reckon(loop: Loop) -> Reckoned:
     instructions = loop.instructions
     loads = sum(_loaded(each) for each in instructions)
     vectors = [each for each in instructions if each.registers and not _loaded(each)]
-    long_products = [each for each in vectors if MACS.get(each.mnemonic) == 4]
+    long_products = [each for each in vectors if MACS.get(each.mnemonic) == 4]  # one pipe has them
     cycles = max(
         len(instructions) / _DECODED,
         loads / _LOADS,
         len(vectors) / _VECTORS,
-        float(len(long_products)),  # one pipe multiplies
+        float(len(long_products)),
     )
-    return Reckoned(loop, sum(MACS.get(each.mnemonic, 0) for each in instructions), cycles)
+    return Reckoned(loop, sum(map(_multiplied, instructions)), cycles)
+
+
+def _multiplied(instruction: Instruction) -> int:
+    """Return an instruction's multiply-accumulates: products of bytes are twice as many."""
+    words = any(operand.endswith(".8h") for operand in instruction.operands[:1])
+    return MACS.get(instruction.mnemonic, 0) * (2 if words else 1)
 
 
 def _loaded(instruction: Instruction) -> int:

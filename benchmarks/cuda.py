@@ -2,12 +2,20 @@
 
 planish's int8 artifact, ONNX Runtime's CUDA provider on the same quantized file, and torch in half
 precision, at batch 1 and 32, measured in turns. What is timed is the network on data that is on the
-GPU already, until its last kernel has ended. Prints a table; a runtime that isn't there is named
-with the reason. Without a GPU it is an error: nothing is estimated.
+GPU already, until its last kernel has ended. Before that the artifact's results must equal the
+reference's. Prints a table; a runtime that isn't there is named with the reason. Without a GPU it
+is an error: nothing is estimated.
+
+    python -m benchmarks.cuda --prepare cuda-sm90     # compiles, on any machine, into build/bench
+    python -m benchmarks.cuda                         # measures, on a machine with a GPU
+
+Measuring takes planish, NumPy, safetensors, typer and rich, and what of the others is there.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,26 +23,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import planish
-from planish.backends import Artifact, find_target
+from planish.backends import Artifact, load
 from planish.backends.cuda.driver import Facts, device_facts
-from planish.backends.matching import obstacle
-from planish.backends.target import describe_target
-from planish.backends.targets import BEST_FIRST
-from planish.ir import ModelError, PlanishError, TargetError
+from planish.ir.errors import DataError, ModelError, PlanishError
 from planish.latency import Timing, interleaved
-from planish.measure import macs
 
-from .networks import GROUPS, Network, prepare
-
-BUILD = Path("build/bench")
-BATCHES = (1, 32)
+BUILD = Path("build/bench/cuda")
+DESCRIPTION = "resnet-50.json"
 # Multiply-accumulates of int8 that a multiprocessor makes in a clock, from NVIDIA's data sheets.
 MACS_A_CLOCK = {(6, 1): 512, (7, 5): 1024, (8, 0): 2048, (8, 6): 1024, (8, 9): 1024, (9, 0): 4096}
 
@@ -45,50 +45,66 @@ class Contest:
 
     Attributes:
         batch: Images of a call.
-        macs: Multiply-accumulates of a call.
+        work: Of each layer, (multiply-accumulates, bytes that it reads and writes).
         timings: By runtime.
         missing: Runtimes that were not measured, with the reason.
     """
 
     batch: int
-    macs: int
+    work: list[tuple[int, int]]
     timings: dict[str, Timing]
     missing: dict[str, str]
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a call."""
+        return sum(macs for macs, _ in self.work)
 
-def gpu_target() -> str:
-    """Return the best target that this machine's GPU runs.
+    def limit(self, facts: Facts) -> float | None:
+        """Return the milliseconds below which no GPU of this kind can be, or None if unknown.
+
+        Each layer takes at least what its products take at the peak, and what its bytes take from
+        memory: less only where caches hold them from layer to layer.
+        """
+        peak = int8_peak(facts)
+        if not peak:
+            return None
+        return 1e3 * sum(max(macs / peak, size / facts.bandwidth) for macs, size in self.work)
+
+
+def int8_peak(facts: Facts) -> float:
+    """Return a GPU's multiply-accumulates of int8 a second; 0 if unknown."""
+    return MACS_A_CLOCK.get(facts.capability, 0) * facts.multiprocessors * facts.clock
+
+
+def images_of(batch: int) -> np.ndarray[Any, Any]:
+    """Return the images that are measured, float32 [batch, 3, 224, 224]."""
+    return np.random.default_rng(7).random((batch, 3, 224, 224), dtype=np.float32)
+
+
+def contest(folder: Path, described: dict[str, Any], batch: int, runs: int) -> Contest:
+    """Measure one batch size in every runtime that is there.
 
     Raises:
-        TargetError: None, or there is no GPU.
+        ModelError: The artifact's results are not the reference's.
     """
-    targets = [find_target(name) for name in BEST_FIRST if name.startswith("cuda-")]
-    reasons = {target.name: obstacle(describe_target(target)) for target in targets}
-    for name, reason in reasons.items():
-        if reason is None:
-            return name
-    raise TargetError(
-        "; ".join(map(str, reasons.values())), cure="run this on a machine with an NVIDIA GPU"
-    )
-
-
-def contest(network: Network, batch: int, target: str, runs: int) -> Contest:
-    """Measure one network in every runtime that is there."""
-    path = prepare(network, BUILD, find_target(target))
-    graph = planish.capture(path)
-    artifact = planish.compile(graph, target=target, batch=batch)
-    images = network.samples(batch, seed=7)
-    calls: dict[str, Callable[[], object]] = {"planish int8": _own_call(artifact, images.numpy())}
+    artifact = load(folder / f"resnet-50-{batch}.planish", described["target"])
+    images, right = images_of(batch), np.load(folder / f"resnet-50-{batch}.npy")
+    wrong = int((artifact(images) != right).sum())
+    if wrong:
+        raise ModelError(f"{wrong} of {right.size} values of batch {batch} differ", where="planish")
+    calls: dict[str, Callable[[], object]] = {"planish int8": _own_call(artifact, images)}
     missing: dict[str, str] = {}
     for name, make in (
-        ("ONNX Runtime int8", lambda: _onnx_runtime_call(path, images.numpy())),
-        ("torch fp16", lambda: _torch_call(network, images)),
+        ("ONNX Runtime int8", lambda: _onnx_runtime_call(folder / described["onnx"], images)),
+        ("torch fp16", lambda: _torch_call(images)),
     ):
         try:
             calls[name] = make()
         except ModelError as error:
             missing[name] = str(error)
-    return Contest(batch, macs(graph) * batch, interleaved(calls, runs), missing)
+    work = [(each["macs"], each["nbytes"]) for each in described["batches"][str(batch)]]
+    return Contest(batch, work, interleaved(calls, runs), missing)
 
 
 def _own_call(artifact: Artifact, images: np.ndarray[Any, Any]) -> Callable[[], object]:
@@ -99,7 +115,7 @@ def _onnx_runtime_call(path: Path, images: np.ndarray[Any, Any]) -> Callable[[],
     """Return a call of ONNX Runtime on data that is on the GPU.
 
     Raises:
-        ModelError: It isn't installed, or has no CUDA provider.
+        ModelError: It isn't installed, has no CUDA provider, or the file is missing.
     """
     try:
         import onnxruntime
@@ -108,6 +124,8 @@ def _onnx_runtime_call(path: Path, images: np.ndarray[Any, Any]) -> Callable[[],
     provider = "CUDAExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         raise ModelError("this onnxruntime has no CUDA provider", cure="install onnxruntime-gpu")
+    if not path.exists():
+        raise ModelError(f"there is no {path}")
     session = onnxruntime.InferenceSession(str(path), providers=[provider])
     if session.get_providers()[0] != provider:
         raise ModelError("onnxruntime's CUDA provider does not load here")
@@ -123,18 +141,24 @@ def _onnx_runtime_call(path: Path, images: np.ndarray[Any, Any]) -> Callable[[],
     return call
 
 
-def _torch_call(network: Network, images: torch.Tensor) -> Callable[[], object]:
+def _torch_call(images: np.ndarray[Any, Any]) -> Callable[[], object]:
     """Return a call of torch in half precision, channels last, as a graph of CUDA.
 
     Raises:
-        ModelError: This torch was built without CUDA, or the network can't be made.
+        ModelError: There is no torch that was built with CUDA, or no torchvision.
     """
+    if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+        raise ModelError("torch and torchvision are not both installed")
+    import torch
+
     if not torch.cuda.is_available():
         raise ModelError("this torch was built without CUDA, or finds no GPU")
+    from .vision import torchvision_models
+
     form = torch.channels_last
-    module: Any = network.make().half().cuda()
-    module = module.to(memory_format=form).eval()
-    given = images.half().cuda().to(memory_format=form)
+    models: Any = torchvision_models()
+    module: Any = models.resnet50().half().cuda().to(memory_format=form).eval()
+    given = torch.from_numpy(images).half().cuda().to(memory_format=form)
     graph = torch.cuda.CUDAGraph()
     with torch.no_grad():
         for _ in range(3):  # torch chooses its kernels in the first calls
@@ -151,35 +175,63 @@ def _torch_call(network: Network, images: torch.Tensor) -> Callable[[], object]:
 
 
 def table(contests: list[Contest], facts: Facts) -> Table:
-    """Return the results for a terminal: latency, throughput, and the share of the GPU's peak."""
-    peak = MACS_A_CLOCK.get(facts.capability, 0) * facts.multiprocessors * facts.clock
+    """Return latency, throughput, and the shares of the GPU's int8 peak and of what is possible."""
+    peak = int8_peak(facts)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"ResNet-50 on {facts.name}")
-    for name in ("batch", "runtime", "fastest ms", "median ms", "images/s", "int8 peak"):
+    for name in ("batch", "runtime", "fastest ms", "median ms", "images/s", "int8 peak", "limit"):
         made.add_column(name, justify="left" if name == "runtime" else "right")
     for each in contests:
+        limit = each.limit(facts)
         for name, timing in each.timings.items():
+            shares = ("", "")
+            if limit and "int8" in name:
+                reached = each.macs / timing.median * 1e3 / peak
+                shares = (f"{reached:.1%}", f"{limit / timing.median:.1%}")
             rate = each.batch / timing.median * 1e3
-            share = each.macs / timing.median * 1e3 / peak if peak else 0.0
-            own = f"{share:.1%}" if peak and "int8" in name else ""
-            times = (f"{timing.minimum:.3f}", f"{timing.median:.3f}", f"{rate:.0f}", own)
-            made.add_row(str(each.batch), name, *times)
+            times = (f"{timing.minimum:.3f}", f"{timing.median:.3f}", f"{rate:.0f}")
+            made.add_row(str(each.batch), name, *times, *shares)
     return made
 
 
-def main(runs: Annotated[int, typer.Option(help="Timed calls of each runtime.")] = 200) -> None:
-    """Measure ResNet-50 on this machine's GPU."""
-    try:
-        target = gpu_target()
-        (network,) = [n for group in GROUPS for n in group if n.name == "ResNet-50"]
-        contests = [contest(network, batch, target, runs) for batch in BATCHES]
-    except PlanishError as error:
-        typer.echo(f"benchmarks: {error}", err=True)
-        sys.exit(2)
+def measure(folder: Path, runs: int) -> None:
+    """Measure what is prepared in a folder, and print the table.
+
+    Raises:
+        DataError: Nothing is.
+    """
+    path = folder / DESCRIPTION
+    if not path.exists():
+        raise DataError(
+            f"there is no {path}", cure="python -m benchmarks.cuda --prepare cuda-sm90, first"
+        )
+    facts, described = device_facts(), json.loads(path.read_text())
+    contests = [contest(folder, described, int(b), runs) for b in described["batches"]]
     console = Console()
-    console.print(table(contests, device_facts()))
+    console.print(table(contests, facts))
+    console.print(
+        f"limit: each layer's products at the peak, or its bytes at {facts.bandwidth:.3g}/s"
+    )
     for each in contests:
         for name, reason in each.missing.items():
             console.print(f"batch {each.batch}: {name} was not measured: {reason}")
+
+
+def main(
+    prepare: Annotated[str, typer.Option(help="Only compile, for this target.")] = "",
+    folder: Annotated[Path, typer.Option(help="Where the compiled networks are.")] = BUILD,
+    runs: Annotated[int, typer.Option(help="Timed calls of each runtime.")] = 200,
+) -> None:
+    """Measure ResNet-50 on this machine's GPU."""
+    try:
+        if prepare:
+            from .cuda_artifacts import prepare_artifacts
+
+            prepare_artifacts(folder, prepare)
+        else:
+            measure(folder, runs)
+    except PlanishError as error:
+        typer.echo(f"benchmarks: {error}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

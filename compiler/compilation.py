@@ -18,7 +18,7 @@ from planish.passes.lower_to_integer import LowerToInteger
 
 if TYPE_CHECKING:
     from planish.backends.artifact import Artifact
-    from planish.backends.choosing import Choices
+    from planish.backends.choice import Choices
     from planish.backends.link import Toolchain
     from planish.backends.target import Target
 

@@ -17,6 +17,7 @@ from planish.passes.data import batches
 
 from .data_sources import open_data
 from .order import State, check_order
+from .recipe import python_form, read_recipe, write_recipe
 from .report import Report
 from .runner import Runner, Settings
 
@@ -133,24 +134,27 @@ class Pipeline:
     @staticmethod
     def from_toml(recipe: str | os.PathLike[str]) -> Pipeline:
         """Build a pipeline from a recipe: the path of a TOML file, or TOML text (see `recipe`)."""
-        from .recipe import read_recipe
-
-        return read_recipe(recipe)
+        read = read_recipe(recipe)
+        try:
+            return Pipeline(read.passes, **read.options)
+        except (PipelineError, OptionError) as error:
+            error.where = f"{read.where}, {error.where}" if error.where else read.where
+            raise
 
     def to_toml(self) -> str:
         """Return the recipe that `from_toml` builds this pipeline from."""
-        from .recipe import write_recipe
-
-        return write_recipe(self)
+        return write_recipe(self.passes, self._options())
 
     def to_python(self) -> str:
         """Return the Python expression that builds this pipeline."""
-        from .recipe import python_form
-
-        return python_form(self)
+        return python_form(self.passes, self._options())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pipeline) and self._key() == other._key()
+        return (
+            isinstance(other, Pipeline)
+            and self.passes == other.passes
+            and self._options() == other._options()
+        )
 
     def __hash__(self) -> int:
         return hash(tuple(item.name for item in self.passes))
@@ -158,9 +162,14 @@ class Pipeline:
     def __repr__(self) -> str:
         return self.to_python()
 
-    def _key(self) -> tuple[Any, ...]:
-        dump = None if self.dump is None else os.fspath(self.dump)
-        return self.passes, self.verify, self.check_numerics, dump, self.stop_after
+    def _options(self) -> dict[str, Any]:
+        """Return the options as plain values, by name."""
+        return {
+            "verify": self.verify,
+            "check_numerics": self.check_numerics,
+            "dump": None if self.dump is None else os.fspath(self.dump),
+            "stop_after": self.stop_after,
+        }
 
     def _stop_index(self) -> int:
         """Return how many passes run."""

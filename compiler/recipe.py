@@ -18,15 +18,14 @@ import math
 import os
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from planish.ir.errors import OptionError, PipelineError, PlanishError, nearest
+from planish.ir.errors import OptionError, PlanishError, nearest
 from planish.passes.base import Pass
 from planish.passes.registry import build_pass
-
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
 
 _OPTIONS: dict[str, tuple[type, ...]] = {
     "verify": (bool,),
@@ -39,8 +38,23 @@ _PASS_LINE = re.compile(r"^[ \t]*\[\[[ \t]*pass[ \t]*\]\]", re.MULTILINE)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def read_recipe(recipe: str | os.PathLike[str]) -> Pipeline:
-    """Build the pipeline that a recipe describes.
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe says.
+
+    Attributes:
+        passes: In the written order.
+        options: Those of the pipeline that are written.
+        where: The file, for errors.
+    """
+
+    passes: list[Pass]
+    options: dict[str, Any]
+    where: str
+
+
+def read_recipe(recipe: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe; whether its passes stand in a possible order is for the pipeline to say.
 
     Args:
         recipe: The path of a TOML file, or TOML text (anything with a line break or "=").
@@ -48,10 +62,7 @@ def read_recipe(recipe: str | os.PathLike[str]) -> Pipeline:
     Raises:
         OptionError: The file can't be read, isn't TOML, or names an unknown pass or option; the
             error names file, line and pass.
-        PipelineError: The order is impossible.
     """
-    from .pipeline import Pipeline
-
     text, where = _source(recipe)
     try:
         data = tomllib.loads(text)
@@ -67,21 +78,17 @@ def read_recipe(recipe: str | os.PathLike[str]) -> Pipeline:
         # Passes may also be written as one inline array; their lines are then unknown.
         line = f", line {lines[position - 1]}" if len(lines) == len(entries) else ""
         passes.append(_read_pass(entry, f"{where}{line}, pass {position}"))
-    try:
-        return Pipeline(passes, **options)
-    except (PipelineError, OptionError) as error:
-        error.where = f"{where}, {error.where}" if error.where else where
-        raise
+    return Recipe(passes, options, where)
 
 
-def write_recipe(pipeline: Pipeline) -> str:
-    """Return the TOML text that `read_recipe` builds this pipeline from.
+def write_recipe(passes: Sequence[Pass], options: Mapping[str, Any]) -> str:
+    """Return the TOML text that `read_recipe` reads these passes and pipeline's options from.
 
     Raises:
         OptionError: A pass holds an option that TOML can't say, such as a graph.
     """
-    lines = [f"{name} = {_toml(v, 'pipeline')}" for name, v in _set_options(pipeline).items()]
-    for item in pipeline.passes:
+    lines = [f"{name} = {_toml(v, 'pipeline')}" for name, v in _set_options(options).items()]
+    for item in passes:
         lines += ["", "[[pass]]", f"name = {_toml(item.name, item.name)}"]
         for name in item.options():
             # The field, not what options() says of it: the history may name a graph by its digest.
@@ -90,12 +97,12 @@ def write_recipe(pipeline: Pipeline) -> str:
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def python_form(pipeline: Pipeline) -> str:
+def python_form(passes: Sequence[Pass], options: Mapping[str, Any]) -> str:
     """Return the Python expression, for `import planish; from planish import passes`."""
     lines = ["planish.Pipeline(", "    ["]
-    lines += [f"        {_call(item)}," for item in pipeline.passes]
+    lines += [f"        {_call(item)}," for item in passes]
     lines.append("    ],")
-    lines += [f"    {name}={value!r}," for name, value in _set_options(pipeline).items()]
+    lines += [f"    {name}={value!r}," for name, value in _set_options(options).items()]
     return "\n".join([*lines, ")"])
 
 
@@ -142,12 +149,9 @@ def _read_pass(entry: Any, where: str) -> Pass:
         raise
 
 
-def _set_options(pipeline: Pipeline) -> dict[str, Any]:
+def _set_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pipeline's own options that differ from their defaults."""
-    values = {name: getattr(pipeline, name) for name in _DEFAULTS}
-    if values["dump"] is not None:
-        values["dump"] = os.fspath(values["dump"])
-    return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
+    return {name: value for name, value in options.items() if value != _DEFAULTS[name]}
 
 
 def _call(item: Pass) -> str:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 
 from planish.ir.coverage import int8_coverage
 from planish.ir.errors import PipelineError, PlanishError, VerifyError
-from planish.ir.files import write_beside
+from planish.ir.files import make_folder, write_beside
 from planish.ir.graph import Graph
 from planish.ir.history import HistoryEntry
 from planish.ir.level import Level, Numerics
@@ -108,13 +107,7 @@ class Runner:
     def _dump(self, position: int, name: str, graph: Graph) -> None:
         if self.settings.dump is None:
             return
-        folder = Path(self.settings.dump)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PlanishError(
-                f"can't make the folder for dumps: {error.strerror or error}", where=str(folder)
-            ) from error
+        folder = make_folder(self.settings.dump, "the folder for dumps")
         write_beside(folder / f"{position:02d}-{name}.txt", graph.text().encode())
 
     def _add_stage(self, name: str, graph: Graph, *, changed: bool = True) -> None:

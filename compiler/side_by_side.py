@@ -26,7 +26,7 @@ from .latency import Timing, interleaved
 
 if TYPE_CHECKING:
     from planish.backends.artifact import Artifact, TensorInfo
-    from planish.backends.choosing import Choices
+    from planish.backends.choice import Choices
     from planish.ir.graph import Graph
 
 OWN = "planish"

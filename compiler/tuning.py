@@ -99,6 +99,8 @@ def tune(
     chosen = find_target(target) if server is None else target_for(server, target)
     if rpc_tracker is not None:
         refuse_gpu(chosen.name, chosen.machine, rpc_tracker)
+    settings = Settings(threads, measure_seconds, tracker, device_key or "", server)
+    count_workers(chosen, settings)  # before any work: nobody may be able to measure
     plan = Plan(chosen, threads, toolchain=find_toolchain(cross_compiler, sysroot))
     fill_plan(backend_graph(graph, batch), plan)
     if not plan.layers:
@@ -106,8 +108,6 @@ def tune(
             "the network has no integer convolution or linear layer to tune",
             cure="quantize it first: Pipeline([FoldBatchNorm(), InsertQDQ()])",
         )
-    settings = Settings(plan.threads, measure_seconds, tracker, device_key or "", server)
-    count_workers(plan, settings)  # before a folder is made: nobody may be able to measure
     return tune_plan(
         plan,
         Database(database, chosen, create=True),

@@ -10,6 +10,26 @@ from pathlib import Path
 from .errors import PlanishError
 
 
+def make_folder(folder: str | os.PathLike[str], called: str = "the folder") -> Path:
+    """Make a folder, with those that it lies in, unless it is there.
+
+    Args:
+        folder: Its path.
+        called: How the error calls it.
+
+    Raises:
+        PlanishError: It can't be made.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlanishError(
+            f"can't make {called}: {error.strerror or error}", where=str(path)
+        ) from error
+    return path
+
+
 def write_together(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> None:
     """Write several files of a folder, all or none of them.
 

@@ -20,7 +20,7 @@ from .graph import Graph
 from .history import HistoryEntry
 from .level import Level
 from .origin import Origin, get_origin
-from .signature import InputSpec
+from .signature import InputSpec, dtype_name
 
 FORMAT = 1
 _STAMP = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that equal graphs give equal files
@@ -86,7 +86,7 @@ def _describe(graph: Graph) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "level": graph.level.label,
-        "inputs": [[s.name, list(s.shape), _dtype_name(s.dtype)] for s in graph.inputs],
+        "inputs": [[s.name, list(s.shape), dtype_name(s.dtype)] for s in graph.inputs],
         "structure": graph.structure,
         "nodes": [_describe_node(node) for node in graph.nodes],
         "tensors": list(graph.attributes),  # their order is the optimizer's
@@ -135,10 +135,6 @@ def _resolve(name: str) -> Any:
     return found
 
 
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _dtype(name: str) -> torch.dtype:
     found = getattr(torch, name)
     if not isinstance(found, torch.dtype):
@@ -151,7 +147,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, fx.Node):
         return {"node": value.name}
     if isinstance(value, torch.dtype):
-        return {"dtype": _dtype_name(value)}
+        return {"dtype": dtype_name(value)}
     if isinstance(value, list | tuple):
         return [_encode(item) for item in value]
     if isinstance(value, dict):

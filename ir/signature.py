@@ -45,7 +45,12 @@ _LABELS = {
 
 def dtype_label(dtype: torch.dtype) -> str:
     """Return the short name of a dtype in IR text: torch.float32 -> "f32"."""
-    return _LABELS.get(dtype, str(dtype).removeprefix("torch."))
+    return _LABELS.get(dtype, dtype_name(dtype))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return NumPy's name of a dtype: torch.float32 -> "float32"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def check_input(spec: InputSpec, value: Any) -> torch.Tensor:

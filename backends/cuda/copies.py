@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..kernels.statements import T, let, load
+from .dense_problem import Dense
 from .threads import at, do, registers, split, when
 from .tiles import PIECE
-
-if TYPE_CHECKING:
-    from .dense import Dense
 
 
 @dataclass(frozen=True)

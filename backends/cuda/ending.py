@@ -8,13 +8,11 @@ but the last product: see `kernels.epilogue`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..kernels.statements import T, let, load, store
+from .dense_problem import Dense
 from .threads import at, do, get, when
-
-if TYPE_CHECKING:
-    from .dense import Dense
 
 
 class Ending:

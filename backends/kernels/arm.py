@@ -7,12 +7,16 @@ lane: a register of activations serves without being copied.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm.tirx.script import builder
 
 # As in `statements`, which builds upon `instructions` and so upon this.
 T: Any = builder
+
+# read(pixel, first, count): `count` activations of one of an operand's pixels, from its first-th.
+Read = Callable[[int, int, int], Any]
 
 LANES = 4
 # Bytes that are 1 once 128 is taken from them.
@@ -59,14 +63,33 @@ def usmmla(lanes: int, accumulator: Any, operand: Any, weights: Any) -> Any:
     return _neon(f"int32x{lanes}", "usmmla", accumulator, operand, weights)
 
 
+def byte_products(lanes: int, accumulator: Any, operand: Any, weights: Any) -> Any:
+    """Sixteen products of s8 x s8 of one channel, four sums of them added to as many.
+
+    Eight products (`smull`) and eight more (`smlal2`) are summed in 16 bits, neighbours of these in
+    32 (`sadalp`). Exact unless two products in one place are both -128 * -128.
+    """
+    low, high = (
+        [T.Shuffle([v], list(range(i, i + 8))) for v in (operand, weights)] for i in (0, 8)
+    )
+    both = T.bind(_neon("int16x8", "smull", *low) + _neon("int16x8", "smull", *high))
+    return accumulator + _neon(f"int32x{lanes}", "saddlp", both)
+
+
+def sums_of_each(vectors: Sequence[Any]) -> Any:
+    """Return the sum of each of four vectors' four lanes, by neighbours (`addp`, three times)."""
+    low, high = (T.bind(_neon("int32x4", "addp", *vectors[i : i + 2])) for i in (0, 2))
+    return _neon("int32x4", "addp", low, high)
+
+
 def words(activations: Any) -> Any:
     """Return four bytes as four int16."""
     return T.Cast("int16x4", T.reinterpret("uint8x4", activations))
 
 
-def groups_of_words(activations: Any) -> list[Any]:
+def groups_of_words(read: Read) -> list[Any]:
     """Return eight bytes as groups of four int16."""
-    wide = T.bind(T.Cast("int16x8", activations))
+    wide = T.bind(T.Cast("int16x8", read(0, 0, 8)))
     return [T.Shuffle([wide], list(range(first, first + 4))) for first in (0, 4)]
 
 
@@ -80,26 +103,41 @@ def unsigned_bytes(activations: Any, dtype: str = "uint8") -> Any:
     return T.reinterpret(f"{dtype}x16", T.broadcast(activations, LANES))
 
 
-def groups_of_signed_bytes(activations: Any) -> list[Any]:
+def sixteen_signed_bytes(read: Read) -> list[Any]:
+    """Return sixteen bytes, 128 taken from each, as one group."""
+    return [T.bind(T.reinterpret("int8x16", _moved(read)))]
+
+
+def groups_of_signed_bytes(read: Read) -> list[Any]:
     """Return sixteen bytes, 128 taken from each, as groups of four, repeated in each lane."""
-    moved = T.bitwise_xor(activations, T.broadcast(T.uint8(128), 16))
-    return groups_of_bytes(moved, "int8")
+    return _repeated(_moved(read), "int8x16")
 
 
-def groups_of_bytes(activations: Any, dtype: str = "uint8") -> list[Any]:
+def groups_of_bytes(read: Read) -> list[Any]:
     """Return sixteen bytes as groups of four, each repeated in each lane."""
+    return _repeated(read(0, 0, 16), "uint8x16")
+
+
+def _moved(read: Read) -> Any:
+    return T.bitwise_xor(read(0, 0, 16), T.broadcast(T.uint8(128), 16))
+
+
+def _repeated(activations: Any, dtype: str) -> list[Any]:
     groups = T.bind(T.reinterpret("int32x4", activations))
     repeated = [T.Shuffle([groups], [lane] * LANES) for lane in range(LANES)]
-    return [T.reinterpret(f"{dtype}x16", group) for group in repeated]
+    return [T.reinterpret(dtype, group) for group in repeated]
 
 
-def pair_of_bytes(first: Any, second: Any) -> list[Any]:
-    """Return eight bytes of two pixels side by side: an operand of `usmmla`.
+def pairs_of_bytes(read: Read) -> list[Any]:
+    """Return sixteen bytes of two pixels, eight of each side by side: operands of `usmmla`.
 
     As two numbers of 64 bits, so that LLVM loads each into its half of a register (`ldr d`, `ld1`).
     """
-    halves = [T.reinterpret("int64", each) for each in (first, second)]
-    return [T.reinterpret("uint8x16", T.bind(T.Shuffle(halves, [0, 1])))]
+    found: list[Any] = []
+    for first in (0, 8):
+        halves = [T.reinterpret("int64", read(pixel, first, 8)) for pixel in (0, 1)]
+        found.append(T.reinterpret("uint8x16", T.bind(T.Shuffle(halves, [0, 1]))))
+    return found
 
 
 def nearest_int(value: Any) -> Any:

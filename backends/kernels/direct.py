@@ -17,7 +17,7 @@ from typing import Any
 from .epilogue import SCALARS
 from .instructions import INSTRUCTIONS, Instruction
 from .statements import T, kernel, let, load, loop, store
-from .tiles import Tiles, in_pairs
+from .tiles import Tiles
 
 
 def build(instruction: str, window: tuple[int, int, int], **layout: Any) -> Any:
@@ -30,7 +30,7 @@ def build(instruction: str, window: tuple[int, int, int], **layout: Any) -> Any:
         layout: What `Tiles` takes.
     """
     dot = INSTRUCTIONS[instruction]
-    tiles = Tiles(**layout, paired=dot.paired)
+    tiles = Tiles(**layout, pixels_at_once=dot.pixels, parts=dot.parts)
     runs, steps, run_step = window
     add_step = _add_group if dot.operands is None else _add_groups
 
@@ -67,33 +67,23 @@ def _add_group(
 def _add_groups(
     dot: Instruction, tiles: Tiles, tensors: dict[str, Any], sums: list[Any], first: Any, at: Any
 ) -> None:
-    """Add what `reads` activations of each pixel give, vector of weights by vector."""
-    lanes, x = tiles.lanes, tensors["x"]
-    assert dot.operands is not None
+    """Add what `reads` activations of each pixel give, register of weights by register."""
+    lanes, x, arranged = tiles.lanes, tensors["x"], tiles.sums
     first = let(first)
-    distances = tiles.distances(tiles.x_steps)
-    # [pixel or pair, group]
-    if dot.paired:
-        operands = [
-            [
-                operand
-                for start in range(0, dot.reads, dot.group)
-                for operand in dot.operands(
-                    *(let(load(x, first + (distance + start), dot.group)) for distance in pair)
-                )
-            ]
-            for pair in in_pairs(distances)
-        ]
-    else:
-        operands = [dot.operands(let(load(x, first + d, dot.reads))) for d in distances]
-    # Of a pair a register of sums holds half of the channels that it holds of one pixel.
-    size, vectors = lanes * dot.group, tiles.tile[2]
-    if dot.paired:
-        size, vectors = size // 2, 2 * vectors
-    for group in range(dot.reads // dot.group):
-        for v in range(vectors):
-            weight = let(load(tensors["weights"], at + (group * vectors + v) * size, size))
-            for pixel_sums, groups in zip(sums, operands, strict=True):
-                so_far = load(pixel_sums, v * lanes, lanes)
-                total = dot.multiply(lanes, so_far, groups[group], weight)
-                store(pixel_sums, v * lanes, total, lanes)
+
+    def operands_of(group: tuple[int, ...]) -> list[Any]:
+        assert dot.operands is not None
+        return dot.operands(
+            lambda pixel, start, count: let(load(x, first + (group[pixel] + start), count))
+        )
+
+    operands = [operands_of(group) for group in arranged.groups(tiles.distances(tiles.x_steps))]
+    size = arranged.channels * dot.group
+    for step in range(dot.reads // dot.group):
+        for register in range(arranged.registers):
+            where = at + (step * arranged.registers + register) * size
+            weight = let(load(tensors["weights"], where, size))
+            for group_sums, found in zip(sums, operands, strict=True):
+                so_far = load(group_sums, register * lanes, lanes)
+                total = dot.multiply(lanes, so_far, found[step], weight)
+                store(group_sums, register * lanes, total, lanes)

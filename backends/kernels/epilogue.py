@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import arm
 from .instructions import spread, vector
 from .narrowing import bounded, clamped, four_to_bytes, in_order
 from .statements import T, let, load, store
 
-# Numbers that every layer's kernel takes after its pointers; see `lower.layer`.
+# Numbers that every layer's kernel takes after its pointers; see `Layer.epilogue`.
 SCALARS = (
     ("lo", "int32"),
     ("hi", "int32"),
@@ -89,10 +90,19 @@ class Epilogue:
             narrow = four_to_bytes(products, zero_point, None if late else bounds, self.lanes)
             narrow = in_order(narrow, self.lanes)
             for begin, count in _runs(group):
-                where = range(begin * self.lanes, (begin + count) * self.lanes)
-                piece = narrow if count == 4 else let(T.Shuffle([narrow], list(where)))
+                piece = narrow if count == 4 else let(self._piece(narrow, begin, count))
                 rest = bounds if late else None
                 self._store_piece(values["y"], piece, count * self.lanes, group[begin], rest)
+
+    def _piece(self, narrow: Any, begin: int, count: int) -> Any:
+        """Return the bytes of `count` of four vectors."""
+        if self.lanes != arm.LANES:
+            where = range(begin * self.lanes, (begin + count) * self.lanes)
+            return T.Shuffle([narrow], list(where))
+        # As numbers of four bytes: of bytes LLVM makes moves one by one on ARM.
+        numbers = let(T.reinterpret("int32x4", narrow))
+        chosen = T.Shuffle([numbers], list(range(begin, begin + count)))
+        return T.reinterpret(vector("uint8", 4 * count), chosen)
 
     def _product(self, values: Mapping[str, Any], result: Result) -> Any:
         """Return float32 products that only have to be rounded, moved and clamped."""

@@ -35,10 +35,13 @@ class Instruction:
         operand: From an int32 that holds `group` activations, what `multiply` takes.
         ones: The int32 of which `operand` makes `group` activations of one.
         reads: Activations of a pixel that one step of `kernels.direct` reads, a multiple of group.
-        operands: From a vector of `reads` activations, what `multiply` takes for each group; where
-            they are paired, from a group of each pixel, what it takes for both.
+        operands: From what reads activations of the pixels (see `arm.Read`), what `multiply` takes
+            for each group.
         shift: What is taken from each activation, for instructions that take signed ones.
-        paired: Whether an operand holds the activations of two pixels.
+        pixels: Of which an operand holds activations, and a register sums.
+        parts: Lanes that are one channel's sum together (see `sums`).
+        issued: Instructions that one multiplication becomes.
+        alone: Those of them that a processor starts one of in a cycle, not two.
         temporaries: Registers that it needs beside sums, weights and activations: a tile that
             leaves none spills in its inner loop.
     """
@@ -53,7 +56,10 @@ class Instruction:
     reads: int = 4
     operands: Callable[..., list[Any]] | None = None
     shift: int = 0
-    paired: bool = False
+    pixels: int = 1
+    parts: int = 1
+    issued: int = 1
+    alone: int = 0
     temporaries: int = 0
 
     @property
@@ -73,8 +79,10 @@ class Instruction:
         if self.operands is None:  # one activation at a time, all weights of a step
             live = pixels * vectors + vectors * self.weights_at_once + 1
         else:  # all pixels' activations, two vectors of weights
-            pixels += pixels % 2 if self.paired else 0
-            live = pixels * vectors + pixels * (2 if 1 < steps <= UNROLLED else 1) + 2
+            pixels += -pixels % self.pixels
+            live = pixels * vectors * self.parts + pixels * (2 if 1 < steps <= UNROLLED else 1)
+            # With a register a channel LLVM loads all weights first, and as many products wait.
+            live += 2 if self.parts == 1 else 2 * self.parts * vectors
         return live + self.temporaries <= registers
 
     def position(self, lane: Any, neighbour: Any, lanes: int) -> Any:
@@ -144,6 +152,8 @@ INSTRUCTIONS: dict[str, Instruction] = {
         operand=arm.words,
         reads=8,
         operands=arm.groups_of_words,
+        issued=4,
+        alone=4,
         # LLVM sums some products before it adds them to a sum.
         temporaries=8,
     ),
@@ -173,8 +183,21 @@ INSTRUCTIONS: dict[str, Instruction] = {
         weight="int8",
         multiply=arm.usmmla,
         reads=16,
-        operands=arm.pair_of_bytes,
-        paired=True,
+        operands=arm.pairs_of_bytes,
+        pixels=2,
+    ),
+    "smull": Instruction(
+        group=16,
+        storage="uint8",
+        weight="int8",
+        multiply=arm.byte_products,
+        reads=16,
+        operands=arm.sixteen_signed_bytes,
+        shift=128,
+        parts=4,
+        issued=3,
+        alone=2,
+        temporaries=3,
     ),
 }
 

@@ -8,16 +8,18 @@ early instead of being short.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .epilogue import Epilogue, Result
-from .statements import T, let, load, local, loop, store
+from .statements import T, let, load, loop
+from .sums import Sums
 
 Steps = tuple[int, int, int]
-# multiply(tensors, sums, start, block): adds to the int32 sums, one buffer a pixel, what the
-# windows that begin `start` elements into x give for a block of output channels.
+# multiply(tensors, sums, start, block): adds to the int32 sums, one buffer a pixel (or group of
+# them, see `Sums`), what the windows that begin `start` elements into x give for a block of output
+# channels.
 Multiply = Callable[[dict[str, Any], list[Any], Any, Any], None]
 
 
@@ -39,7 +41,8 @@ class Tiles:
         clamped: See there.
         shifted: See there.
         parallel: Share the tasks between the threads of TVM's pool.
-        paired: A vector of sums holds those of two pixels, half of the channels of each.
+        pixels_at_once: Neighbouring pixels whose sums a register holds (see `Sums`).
+        parts: Lanes that are one channel's sum together (see there).
     """
 
     lanes: int
@@ -55,12 +58,18 @@ class Tiles:
     clamped: bool = True
     shifted: bool = True
     parallel: bool = False
-    paired: bool = False
+    pixels_at_once: int = 1
+    parts: int = 1
 
     @property
     def width(self) -> int:
         """Output channels of a block."""
         return self.lanes * self.tile[2]
+
+    @property
+    def sums(self) -> Sums:
+        """How the sums of a tile lie in registers."""
+        return Sums(self.lanes, self.tile[2], self.pixels_at_once, self.parts)
 
     def distances(self, steps: Steps) -> list[int]:
         """Return how far each pixel of a tile is from the first one."""
@@ -93,45 +102,12 @@ class Tiles:
                 def place(steps: Steps) -> Any:
                     return let(image * steps[0] + line * steps[1] + column * steps[2])
 
-                sums = self._begin(tensors["bias"], block)
+                sums = self.sums.begin(rows * columns, tensors["bias"], block * self.width)
                 multiply(tensors, sums, place(self.x_steps), block)
                 y_at = let(place(self.y_steps) + block * self.width)
                 other = self.other_steps
                 other_at = let(place(other) + block * self.width) if other else None
                 self._finish(finish, tensors, sums, block, y_at, other_at)
-
-    def _begin(self, bias: Any, block: Any) -> list[Any]:
-        """Return a buffer of sums a pixel: TVM keeps no more than 1 KiB of one on the stack."""
-        rows, columns, vectors = self.tile
-        pixels = rows * columns
-        if self.paired:
-            return self._begin_pairs(bias, block, -(-pixels // 2))
-        sums = [local(self.width, "int32") for _ in range(pixels)]
-        for v in range(vectors):
-            first = let(load(bias, (block * vectors + v) * self.lanes, self.lanes))
-            for pixel_sums in sums:
-                store(pixel_sums, v * self.lanes, first, self.lanes)
-        return sums
-
-    def _begin_pairs(self, bias: Any, block: Any, pairs: int) -> list[Any]:
-        """Return a buffer of sums a pair: two channels of both pixels in a vector of four lanes."""
-        sums = [local(2 * self.width, "int32") for _ in range(pairs)]
-        for v in range(self.tile[2]):
-            first = let(load(bias, block * self.width + v * self.lanes, self.lanes))
-            for half in range(2):
-                repeated = let(T.Shuffle([first], [2 * half, 2 * half + 1] * 2))
-                for pair_sums in sums:
-                    store(pair_sums, (2 * v + half) * self.lanes, repeated, self.lanes)
-        return sums
-
-    def _total(self, sums: list[Any], pixel: int, vector: int) -> Any:
-        """Return a vector of channels of one pixel."""
-        lanes = self.lanes
-        if not self.paired:
-            return load(sums[pixel], vector * lanes, lanes)
-        halves = [load(sums[pixel // 2], (2 * vector + half) * lanes, lanes) for half in range(2)]
-        own = pixel % 2 * 2
-        return T.Shuffle(halves, [own, own + 1, own + 4, own + 5])
 
     def _finish(
         self,
@@ -147,7 +123,7 @@ class Tiles:
         other_distances = self.distances(self.other_steps) if self.other_steps else y_distances
         results = [
             Result(
-                let(self._total(sums, p, v)),
+                let(self.sums.total(sums, p, v, tensors["bias"], block * self.width)),
                 load(tensors["multiplier"], (block * vectors + v) * lanes, lanes),
                 y_at + (y_distances[p] + v * lanes),
                 None if other_at is None else other_at + (other_distances[p] + v * lanes),
@@ -158,9 +134,3 @@ class Tiles:
             for v in range(vectors)
         ]
         finish.store(tensors, results)
-
-
-def in_pairs(values: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Return neighbours as pairs; the last of an odd number is its own neighbour."""
-    even = [*values, *values[-1:]] if len(values) % 2 else list(values)
-    return list(zip(even[::2], even[1::2], strict=True))

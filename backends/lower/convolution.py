@@ -8,10 +8,12 @@ import torch.fx
 
 from planish.ir.ops import arguments
 
+from ..borders import reached_by_windows
+from ..choosing import emit_layer
+from ..layer import Layer, Residual
 from ..layout import as_matrix
-from ..lowering import Lowering, reached_halo
-from ..plan import Value
-from .layer import Layer, Residual, emit_layer
+from ..lowering import Lowering
+from ..value import Value
 
 
 def convolution(lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node | None = None) -> None:
@@ -21,7 +23,7 @@ def convolution(lowering: Lowering, node: torch.fx.Node, add: torch.fx.Node | No
     stored_shift = 128 if str(values["x"].meta["val"].dtype) == "torch.int8" else 0
     zero_point = int(values["x_zero_point"]) + stored_shift
     top, left, _, _ = values["padding"]
-    x = lowering.padded(values["x"], reached_halo(lowering, node), zero_point)
+    x = lowering.padded(values["x"], reached_by_windows(node), zero_point)
     _emit(
         lowering,
         node,

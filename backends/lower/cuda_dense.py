@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from math import gcd
 
-from ..cuda.dense import Window
+from ..cuda.dense_problem import Window
 from ..cuda.tiles import Tile
 from ..kernels import Kernel
 from ..plan import Plan, Pointer

@@ -11,7 +11,7 @@ from planish.ir.ops import arguments
 from ..kernels import Kernel
 from ..layout import Layout
 from ..lowering import Lowering
-from .matmul import is_real, result_layout, right_operand, seen_from, table_of
+from .products import is_real, result_layout, right_operand, seen_from, table_of
 
 # Bytes that a word has, and what rows in memory are padded to.
 WORD, PADDING = 4, 8

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from itertools import product
 from math import ceil
 
-from ..cuda.dense import Window
+from ..cuda.dense_problem import Window
 from ..cuda.tiles import PIECE, WARP, Tile
+from ..layer import Layer
 from ..target import Target
 from .geometry import Geometry
-from .layer import Layer
 
 # Bytes of shared memory that a block may have without asking the driver.
 SHARED = 48 * 1024

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
+
 from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS, Instruction
 from ..plan import Plan, Pointer
@@ -56,11 +58,13 @@ def split_channels(channels: int, lanes: int, vectors: int) -> list[Part]:
 def tile_cycles(dot: Instruction, pixels: int, vectors: int, steps: int) -> float:
     """Return the cycles of one tile: its steps, then the results.
 
-    A result takes about four. Of more than 24 sums the results leave no registers for the next tile
-    to begin beside them (measured: 5 %).
+    A result takes about four, and two more where its sum is spread over lanes. Of more than 24 sums
+    the results leave no registers for the next tile to begin beside them (measured: 5 %).
     """
-    crowded = 1.06 if pixels * vectors > 24 else 1
-    return (steps * step_cycles(dot, pixels, vectors) + 4 * pixels * vectors + 12) * crowded
+    results = pixels * vectors
+    crowded = 1.06 if results * dot.parts > 24 else 1
+    ending = results * (4 if dot.parts == 1 else 6) + 12
+    return (steps * step_cycles(dot, pixels, vectors) + ending) * crowded
 
 
 def step_cycles(dot: Instruction, pixels: int, vectors: int) -> float:
@@ -73,19 +77,26 @@ def step_cycles(dot: Instruction, pixels: int, vectors: int) -> float:
     if dot.operands is None:
         return max(pixels * vectors / 2, (pixels + vectors) / 2, 4)
     groups = dot.reads // dot.group
-    if dot.paired:
-        pixels += pixels % 2
-    single = dot.order == "neighbours"
-    multiplications = groups * pixels * vectors * (4 if single else 1)
-    loads = pixels * (groups if dot.paired else 1)
-    loads += groups * vectors * (2 if single or dot.paired else 1)
-    moved = pixels if single or dot.shift else 0
-    return max(
-        multiplications / (1 if single else 2),
+    pixels += -pixels % dot.pixels
+    multiplications = groups * pixels * vectors * dot.parts
+    issued = multiplications * dot.issued
+    # The activations of several pixels come into a register one by one.
+    loads = pixels * (groups if dot.pixels > 1 else 1)
+    loads += _vectors_of_weights(dot) * vectors
+    moved = pixels if dot.order == "neighbours" or dot.shift else 0
+    cycles = max(
+        multiplications * dot.alone,
+        issued / 2,
         loads / 2,
-        (multiplications + loads + moved) / 4,
+        (issued + loads + moved) / 4,
         4 * groups,
     )
+    return cycles + loads / 1024  # of equal tiles the one that loads least for its work
+
+
+def _vectors_of_weights(dot: Instruction) -> int:
+    """Return how many registers of 128 bits hold a step's weights for four channels."""
+    return 4 * dot.reads * np.dtype(dot.weight).itemsize // 16
 
 
 class Direct(Strategy):
@@ -107,6 +118,11 @@ class Direct(Strategy):
 
     def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
         """Tiles, the one of fewest reckoned cycles first."""
+        tiles = [tile for _, tile in self.reckoned(layer, plan)]
+        return [{"rows": r, "columns": c, "vectors": v} for r, c, v in tiles[:OFFERED]]
+
+    def reckoned(self, layer: Layer, plan: Plan) -> list[tuple[float, tuple[int, int, int]]]:
+        """Return every tile that fits with the layer's cycles, the fewest first."""
         geometry = find_geometry(layer)
         dot = INSTRUCTIONS[self.instruction(plan)]
         steps = run_steps(layer, dot.reads)
@@ -119,8 +135,7 @@ class Direct(Strategy):
                 continue
             tile = (rows, columns, vectors)
             found.append((_layer_cycles(layer, plan, geometry, tile, dot), tile))
-        found.sort()
-        return [{"rows": r, "columns": c, "vectors": v} for _, (r, c, v) in found[:OFFERED]]
+        return sorted(found)
 
     def emit(self, layer: Layer, plan: Plan, knobs: Knobs) -> None:
         """One kernel call for the blocks of full width, one for what is left."""

@@ -7,12 +7,13 @@ import torch.fx
 
 from planish.ir.ops import arguments
 
+from ..copying import PARALLEL_VALUES, copy_offsets, emit_map, offsets
 from ..kernels import Kernel
 from ..layout import Layout, as_two_axes, loop_nest
 from ..lowering import Lowering
-from ..plan import Pointer, Value
+from ..plan import Pointer
+from ..value import Value
 from .convolution import convolution
-from .movement import PARALLEL_VALUES, copy_offsets, emit_map, offsets
 
 
 def _broadcast_steps(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -94,7 +95,7 @@ def _expanded(lowering: Lowering, value: Value, like: Value, node: torch.fx.Node
     """Return a copy of a value, repeated to the shape and layout of another."""
     copy = Value(f"{value.name}_expanded", like.layout, shift=value.shift)
     x = np.broadcast_to(offsets(value.layout), like.layout.shape)
-    copy_offsets(lowering, value, copy, x, offsets(like.layout), lowering.label(node))
+    copy_offsets(lowering.plan, value, copy, x, offsets(like.layout), lowering.label(node))
     return copy
 
 
@@ -144,4 +145,4 @@ def _map(
         # More axes than the kernel's loops: in y the last axis alone has gaps.
         x = _expanded(lowering, x, y, node)
         nest = as_two_axes(y.layout.shape, x.layout, y.layout, inner=1)
-    emit_map(lowering, operator, x, y, nest, lowering.label(node), **options)  # type: ignore[arg-type]
+    emit_map(lowering.plan, operator, x, y, nest, lowering.label(node), **options)  # type: ignore[arg-type]

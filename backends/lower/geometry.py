@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .layer import Layer
+from ..layer import Layer
 
 Steps = tuple[int, int, int]
 

@@ -8,11 +8,13 @@ import torch.fx
 
 from planish.ir.errors import OperatorError
 from planish.ir.ops import arguments
+from planish.ir.signature import dtype_name
 
 from ..kernels import Kernel
 from ..layout import as_matrix, row_layout
-from ..lowering import Lowering, dtype_name
-from ..plan import Parameter, Value
+from ..lowering import Lowering
+from ..plan import Parameter
+from ..value import Value
 from .movement import move
 
 

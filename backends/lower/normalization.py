@@ -8,11 +8,12 @@ import torch.fx
 
 from planish.ir.ops import arguments
 
+from ..copying import copy_reshaped
 from ..kernels import Kernel
 from ..layout import Layout, merge_last, row_layout
 from ..lowering import Lowering
-from ..plan import Parameter, Plan, Value
-from .movement import copy_reshaped
+from ..plan import Parameter, Plan
+from ..value import Value
 
 # Below this many values (softmax: each is looked up twice) waking a thread doesn't pay.
 PARALLEL_VALUES = 20_000
@@ -82,7 +83,7 @@ def layer_norm(lowering: Lowering, node: torch.fx.Node) -> None:
     )
     if x_rows is None:
         x = Value(f"{given.name}_rows", flat, shift=given.shift)
-        copy_reshaped(lowering, given, x, label)
+        copy_reshaped(lowering.plan, given, x, label)
     else:
         x = given.view(given.name, x_rows)
     result = (
@@ -116,7 +117,7 @@ def layer_norm(lowering: Lowering, node: torch.fx.Node) -> None:
         label,
     )
     if y_rows is None:
-        copy_reshaped(lowering, result, y, label)
+        copy_reshaped(lowering.plan, result, y, label)
 
 
 def mean(lowering: Lowering, node: torch.fx.Node) -> None:

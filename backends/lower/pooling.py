@@ -11,7 +11,8 @@ from planish.ir.ops import arguments
 
 from ..kernels import Kernel
 from ..lowering import Lowering
-from ..plan import Pointer, Value
+from ..plan import Pointer
+from ..value import Value
 
 # Below this many reads a pool takes less time than waking a thread.
 PARALLEL_READS = 1_000_000

@@ -8,12 +8,13 @@ import torch.fx
 
 from planish.ir.ops import arguments
 
-from ..layout import Layout, as_matrix, dense_layout, row_layout, vector_layout
-from ..lowering import Lowering, reached_halo
-from ..plan import Value
-from .boundary import nest
-from .layer import Layer, emit_layer
-from .movement import emit_map
+from ..borders import reached_by_windows
+from ..choosing import emit_layer
+from ..copying import emit_map
+from ..layer import Layer
+from ..layout import Layout, as_matrix, dense_layout, loops_over, row_layout, vector_layout
+from ..lowering import Lowering
+from ..value import Value
 
 
 def convolution(lowering: Lowering, node: torch.fx.Node) -> None:
@@ -21,7 +22,7 @@ def convolution(lowering: Lowering, node: torch.fx.Node) -> None:
     values = arguments(node)
     shift = 128 if str(values["x"].meta["val"].dtype) == "torch.int8" else 0
     zero_point = int(values["x_zero_point"]) + shift
-    x = lowering.padded(values["x"], reached_halo(lowering, node), zero_point)
+    x = lowering.padded(values["x"], reached_by_windows(node), zero_point)
     top, left, _, _ = values["padding"]
     y = _result(lowering, node, vector_layout(lowering.shape(node), "float32"))
     _emit(
@@ -65,8 +66,8 @@ def _result(lowering: Lowering, node: torch.fx.Node, layout: Layout) -> Value:
 def _to_dense(lowering: Lowering, node: torch.fx.Node, made: Value) -> None:
     y = lowering.values[node]
     if made is not y:
-        loops = nest(y.layout.shape, made.layout, y.layout, inner=1)
-        emit_map(lowering, "copy", made, y, loops, lowering.label(node))
+        loops = loops_over(y.layout.shape, made.layout, y.layout, inner=1)
+        emit_map(lowering.plan, "copy", made, y, loops, lowering.label(node))
 
 
 def _emit(lowering: Lowering, node: torch.fx.Node, x: Value, y: Value, **geometry: Any) -> None:

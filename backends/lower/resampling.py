@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from planish.ir.integer.resampling import RESIZE_BITS
 from planish.ir.ops import arguments
 
+from ..borders import padded_sides
+from ..copying import copy_offsets, fill, fill_halo, offsets
 from ..kernels import Kernel
 from ..layout import Layout
-from ..lowering import Lowering, padded_sides
+from ..lowering import Lowering
 from ..plan import Pointer
-from .movement import bounding_box, copy_offsets, fill, offsets
+from .movement import bounding_box
 from .pooling import channel_lanes
 
 # Below this many results a resize takes less time than waking a thread.
@@ -81,14 +83,14 @@ def pad(lowering: Lowering, node: torch.fx.Node) -> None:
         lowering.values[node] = x.view(node.name, wider)
         return
     y = lowering.new_integer(node)
-    fill(lowering, y, number, lowering.label(node))
+    fill(lowering.plan, y, number, lowering.label(node))
     border, held = lowering.border(y)
     if held != number and any(border):
-        lowering.fill_halo(y, held)
+        fill_halo(lowering.plan, y, held)
     numbers = torch.arange(int(np.prod(x.layout.shape))).reshape(x.layout.shape)
     taken = F.pad(numbers, [int(size) for size in values["pad"]], value=-1).numpy()
     inside = taken >= 0
     if inside.any():
         box = bounding_box(inside)
         moved = offsets(x.layout).ravel()[taken[box]]
-        copy_offsets(lowering, x, y, moved, offsets(y.layout)[box], lowering.label(node))
+        copy_offsets(lowering.plan, x, y, moved, offsets(y.layout)[box], lowering.label(node))

@@ -1,86 +1,22 @@
-"""conv_transpose2d_i8: one ordinary convolution for each phase of the output.
+"""conv_transpose2d_i8: one ordinary convolution for each phase of the output (see `phases`).
 
-Output row `oy` is made of the kernel rows `ky` for which `oy + padding - ky * dilation` is a
-multiple of the stride; the quotient is the input row. So all output rows with one remainder (a
-phase) use the same taps, and neighbours among them read neighbouring input rows: an ordinary
-convolution with stride 1, whose results are written `stride` rows apart. No zeros are inserted and
-nothing is multiplied in vain.
+It has stride 1, and its results are written `stride` rows apart. No zeros are inserted and nothing
+is multiplied in vain.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from math import gcd
 
 import torch.fx
 
 from planish.ir.ops import arguments
 
-from ..layout import Halo, Layout
+from ..borders import reached_by_phases
+from ..choosing import emit_layer
+from ..layer import Layer
+from ..layout import Layout
 from ..lowering import Lowering
-from ..plan import Value
-from .layer import Layer, emit_layer
-
-
-@dataclass(frozen=True)
-class Phase:
-    """The rows (or columns) of the output with one remainder.
-
-    Attributes:
-        first: The first of them.
-        count: How many there are.
-        taps: The kernel's rows that they use, in the order of the input rows.
-        start: The input row that the first tap of the first output reads.
-        dilation: Input rows between two taps.
-    """
-
-    first: int
-    count: int
-    taps: tuple[int, ...]
-    start: int
-    dilation: int
-
-    @property
-    def last(self) -> int:
-        """The last input row that is read."""
-        return self.start + self.count - 1 + max(len(self.taps) - 1, 0) * self.dilation
-
-
-def phases(kernel: int, stride: int, padding: int, dilation: int, size: int) -> list[Phase]:
-    """Return the phases of one axis of a transposed convolution with `size` outputs."""
-    found: list[Phase] = []
-    for first in range(min(stride, size)):
-        taps = [k for k in range(kernel) if (first + padding - k * dilation) % stride == 0]
-        taps.reverse()
-        start = (first + padding - taps[0] * dilation) // stride if taps else 0
-        count = -(-(size - first) // stride)
-        found.append(Phase(first, count, tuple(taps), start, dilation // gcd(dilation, stride)))
-    return found
-
-
-def _axes(lowering: Lowering, node: torch.fx.Node) -> list[list[Phase]]:
-    values = arguments(node)
-    kernel = lowering.shape(values["weight"])[2:]
-    return [
-        phases(
-            kernel[axis],
-            int(values["stride"][axis]),
-            int(values["padding"][axis]),
-            int(values["dilation"][axis]),
-            lowering.shape(node)[2 + axis],
-        )
-        for axis in (0, 1)
-    ]
-
-
-def reached_border(lowering: Lowering, node: torch.fx.Node) -> Halo:
-    """Return how far the phases' windows reach over the image's edges."""
-    sizes = lowering.shape(arguments(node)["x"])[2:]
-    (top, bottom), (left, right) = [
-        (max(-p.start for p in axis), max(p.last - size + 1 for p in axis))
-        for axis, size in zip(_axes(lowering, node), sizes, strict=True)
-    ]
-    return max(top, 0), max(left, 0), max(bottom, 0), max(right, 0)
+from ..phases import Phase, find_phases
+from ..value import Value
 
 
 def transposed_convolution(lowering: Lowering, node: torch.fx.Node) -> None:
@@ -91,7 +27,7 @@ def transposed_convolution(lowering: Lowering, node: torch.fx.Node) -> None:
         return
     shift = 128 if str(values["x"].meta["val"].dtype) == "torch.int8" else 0
     x_zero_point = int(values["x_zero_point"]) + shift
-    halo = reached_border(lowering, node)
+    halo = reached_by_phases(node)
     x = lowering.padded(values["x"], halo, x_zero_point)
     y = lowering.new_integer(node)
     zero_point = int(values["y_zero_point"])
@@ -99,7 +35,7 @@ def transposed_convolution(lowering: Lowering, node: torch.fx.Node) -> None:
     weight, multiplier = lowering.stored(values["weight"]), lowering.stored(values["multiplier"])
     assert weight is not None
     assert multiplier is not None
-    all_rows, all_columns = _axes(lowering, node)
+    all_rows, all_columns = find_phases(node)
     for rows in all_rows:
         for columns in all_columns:
             layer = Layer(

@@ -10,7 +10,8 @@ import numpy as np
 from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS
 from ..kernels.winograd import FORMS, Sizes
-from ..plan import Plan, Pointer, scratch
+from ..plan import Plan, Pointer
+from ..value import scratch
 from .direct import PARALLEL_MACS, Part, split_channels
 from .layer import Knobs, Layer, Strategy, find_ending
 

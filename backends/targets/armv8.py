@@ -1,4 +1,4 @@
-"""armv8: every 64-bit ARM processor, by NEON's `smlal`."""
+"""armv8: every 64-bit ARM processor, by NEON's long products."""
 
 from ..target import Target
 
@@ -7,11 +7,11 @@ FLAGS = ("asimd",)
 
 
 def armv8() -> Target:
-    """Exact int8 by `smlal`: bytes are widened to 16 bits in registers, weights are 16 bits.
+    """Exact int8 by `smull` at 8 bits (see `lower.byte_products`), else by `smlal` at 16 bits.
 
-    The tile is 4 pixels x 16 channels: 16 sums, 4 vectors of activations, 2 of weights, and as LLVM
-    sums some products before it adds them, a few more of 32 registers. `smlal` takes an activation
-    by lane.
+    For `smlal` bytes are widened in registers, and weights are 16 bits. The tile is 4 pixels x 16
+    channels: 16 sums, 4 vectors of activations, 2 of weights, and as LLVM sums some products before
+    it adds them, a few more of 32 registers. `smlal` takes an activation by lane.
     """
     return Target(
         name="armv8",

@@ -21,7 +21,7 @@ from typing import Any
 from planish.ir.errors import OptionError
 from planish.ir.files import write_beside
 
-from ..choosing import Choice
+from ..choice import Choice
 from ..target import Target
 from ..targets import BEST_FIRST, find_target
 

@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..choosing import Choice
+from ..choice import Choice
 from ..emit import ENTRY, copy_bytes, emit_module
+from ..layer import Layer
 from ..layout import Layout
 from ..link import compile_library
-from ..lower.layer import Layer, find_strategy
+from ..lower.layer import find_strategy
 from ..memory import ALIGNMENT, lifetimes, place_values
 from ..packing import aligned_bytes, pack_all
-from ..plan import Plan, Value
-from .measuring import Region
-
-
-@dataclass(frozen=True)
-class Isolated:
-    """A layer computed in one way, ready to run.
-
-    Attributes:
-        library: Bytes of a shared library.
-        entry: Its function, see `emit_module(copied=)`.
-        parameters: One copy of the packed parameter memory.
-        copy_bytes: How far copies of it are from each other.
-        workspace_bytes: Of the workspace; it begins with what `Bench.filled` holds.
-    """
-
-    library: bytes
-    entry: str
-    parameters: NDArray[np.uint8]
-    copy_bytes: int
-    workspace_bytes: int
+from ..plan import Plan
+from ..value import Value
+from .stored import Isolated, Region
 
 
 class Bench:

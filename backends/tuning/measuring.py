@@ -11,53 +11,24 @@ of the parameters and the same workspace.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..packing import aligned_bytes
 from ..runtime import load_ffi, use_threads
-
-if TYPE_CHECKING:
-    from .isolate import Isolated
+from .stored import Stored
 
 # Bytes that copies of the parameters take together: more than second-level caches hold.
 WORKING_SET = 8 << 20
 # A round is as many calls as take about this long.
 ROUND_SECONDS = 0.4e-3
 LEAST_ROUNDS = 7
-
-
-@dataclass(frozen=True)
-class Region:
-    """Where a tensor's values lie in the workspace.
-
-    Attributes:
-        offset: Byte offset of the tensor's memory.
-        base: Element offset of the first value.
-        shape: Sizes (images, height, width, channels).
-        steps: Elements from one entry of an axis to the next.
-        dtype: NumPy's name of the element type.
-    """
-
-    offset: int
-    base: int
-    shape: tuple[int, ...]
-    steps: tuple[int, ...]
-    dtype: str
-
-    def view(self, memory: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return the values as an array that shows the workspace's memory."""
-        dtype = np.dtype(self.dtype)
-        start = self.offset + self.base * dtype.itemsize
-        strides = [step * dtype.itemsize for step in self.steps]
-        return np.ndarray(self.shape, dtype, memory, start, strides)
 
 
 @dataclass(frozen=True)
@@ -105,53 +76,6 @@ class Settings:
         return self.tracker is not None or self.server is not None
 
 
-def store(folder: Path, built: Isolated) -> Path:
-    """Write what a measurement needs to files; return the folder."""
-    folder.mkdir()
-    (folder / "kernel.so").write_bytes(built.library)
-    (folder / "parameters").write_bytes(built.parameters.tobytes())
-    sizes = {
-        "entry": built.entry,
-        "copy_bytes": built.copy_bytes,
-        "workspace_bytes": built.workspace_bytes,
-    }
-    (folder / "sizes.json").write_text(json.dumps(sizes))
-    return folder
-
-
-def store_inputs(folder: Path, filled: NDArray[np.uint8], output: Region) -> None:
-    """Write what all choices of a layer have in common, beside their folders."""
-    (folder / "inputs").write_bytes(filled.tobytes())
-    (folder / "output.json").write_text(json.dumps(asdict(output)))
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What `store` and `store_inputs` wrote, read back."""
-
-    folder: Path
-    entry: str
-    parameters: NDArray[np.uint8]
-    copy_bytes: int
-    workspace: NDArray[np.uint8]
-
-    @staticmethod
-    def read(folder: Path) -> Stored:
-        """Read a choice's folder."""
-        sizes = json.loads((folder / "sizes.json").read_text())
-        inputs = np.fromfile(folder.parent / "inputs", np.uint8)
-        workspace = aligned_bytes(sizes["workspace_bytes"])
-        workspace[: inputs.size] = inputs
-        parameters = np.fromfile(folder / "parameters", np.uint8)
-        return Stored(folder, sizes["entry"], parameters, sizes["copy_bytes"], workspace)
-
-    def output(self, workspace: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return the layer's result in a workspace."""
-        place = json.loads((self.folder.parent / "output.json").read_text())
-        region = Region(**{**place, "shape": tuple(place["shape"]), "steps": tuple(place["steps"])})
-        return region.view(workspace).view(np.dtype(f"u{np.dtype(region.dtype).itemsize}"))
-
-
 # Seconds that this many calls take, each with the next copy of the parameters.
 Clock = Callable[[int], float]
 
@@ -189,7 +113,7 @@ class LocalKernel:
     """A kernel loaded into this process, with copies of its parameters."""
 
     def __init__(self, folder: Path) -> None:
-        """Load what `store` wrote.
+        """Load what `stored.store` wrote.
 
         Raises:
             RuntimeError: It can't be loaded.
@@ -233,14 +157,3 @@ class LocalKernel:
             self._next = (self._next + part) % self._copies
             count -= part
         return total / 1e9
-
-
-def measure_remote(folder: str, base_folder: str, settings: Settings) -> Timed:
-    """Measure a choice on a server; one copy of the parameters each."""
-    from .remote import Session
-
-    with Session(settings) as session:
-        sides = [session.load(Stored.read(Path(place))) for place in (base_folder, folder)]
-        difference, values = compared(*(side.first_output() for side in sides))
-        base, other, rounds = in_turns(sides[0].seconds, sides[1].seconds, settings.seconds)
-        return Timed(other * 1e6, base * 1e6, rounds, difference, values, session.server)

@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from planish.ir.errors import TargetError, first_line
 
 from ..remote.address import ANSWER, address_text, parse_address, require_server
 from ..remote.device import Device
-from .measuring import Settings, Stored
+from .measuring import Settings, Timed, compared, in_turns
+from .stored import Stored
 
 # Seconds after which a server ends a session by itself.
 _SESSION = 60
@@ -114,6 +116,15 @@ def _lend(connection: socket.socket, tracker: tuple[str, int], key: str) -> tupl
             raise LostServerError("no server became free")
     _, (host, port, matchkey) = base.recvjson(connection)
     return host, port, matchkey
+
+
+def measure_remote(folder: str, base_folder: str, settings: Settings) -> Timed:
+    """Measure a choice on a server; one copy of the parameters each."""
+    with Session(settings) as session:
+        sides = [session.load(Stored.read(Path(place))) for place in (base_folder, folder)]
+        difference, values = compared(*(side.first_output() for side in sides))
+        base, other, rounds = in_turns(sides[0].seconds, sides[1].seconds, settings.seconds)
+        return Timed(other * 1e6, base * 1e6, rounds, difference, values, session.server)
 
 
 class Session:

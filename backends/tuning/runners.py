@@ -29,10 +29,11 @@ from tvm.s_tir.meta_schedule.runner import (
 
 from planish.ir.errors import OperatorError, PlanishError, TargetError, first_line
 
-from ..choosing import Choice
+from ..choice import Choice
 from .database import Database, Record
-from .measuring import Settings, Timed, store, store_inputs
+from .measuring import Settings, Timed
 from .space import noted
+from .stored import store, store_inputs
 from .tasks import Task
 from .worker import MeasureError, ServerError, Worker
 

@@ -22,7 +22,7 @@ from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate, PySearchSt
 from tvm.s_tir.schedule import Schedule
 from tvm.target import Target as TvmTarget
 
-from ..choosing import Choice
+from ..choice import Choice
 from .space import design_space, noted, stand_in, with_choice
 
 # How far a measurement tells of others, in columns of `features`.

@@ -22,7 +22,7 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.meta_schedule.mutator import PyMutator
 from tvm.s_tir.schedule import Instruction, Schedule, Trace
 
-from ..choosing import Choice
+from ..choice import Choice
 
 _NOTE = "planish.choice"
 _WORKLOAD = "planish.workload"

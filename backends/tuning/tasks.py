@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..choosing import Choice, offers, workload
+from ..choice import Choice
+from ..choosing import offers, workload
 from ..plan import Plan
 from .database import choice_key
 from .isolate import Bench

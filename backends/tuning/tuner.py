@@ -16,10 +16,9 @@ from typing import Any
 
 from tvm.s_tir import meta_schedule as ms
 
-from planish.ir.errors import TargetError
-
 from ..matching import require_runnable
 from ..plan import Plan
+from ..target import Target
 from .database import Database, Record
 from .measuring import Settings, Timed
 from .runners import KernelBuilder, KernelRunner, Measuring, Shop, Stopped, Trial
@@ -173,7 +172,7 @@ def tune_plan(
         PlanishError: The rules' own choice can't be built, or the database can't be written.
     """
     settings = Settings(plan.threads, measure_seconds, tracker, key, server)
-    workers = count_workers(plan, settings)
+    workers = count_workers(plan.target, settings)
     begun = time.monotonic()
     tasks = collect_tasks(plan)
     new = {task.workload: task.new(database.known(task.workload, task.base)) for task in tasks}
@@ -207,23 +206,18 @@ def tune_plan(
     )
 
 
-def count_workers(plan: Plan, settings: Settings) -> int:
+def count_workers(target: Target, settings: Settings) -> int:
     """Return how many measurements can run at once.
 
     Raises:
         TargetError: Nothing can measure the target's code.
     """
-    if plan.target.capability is not None:
-        raise TargetError(
-            f"target {plan.target.name!r} is a GPU, whose kernels can't be tuned",
-            cure="choose a target for a processor",
-        )
     if settings.remote:
         from .remote import count_servers
 
         return count_servers(settings)
     where = "--rpc HOST:PORT, or --rpc-tracker and --device-key"
-    require_runnable(plan.target, f"measure on a machine that can: {where}")
+    require_runnable(target, f"measure on a machine that can: {where}")
     return 1
 
 

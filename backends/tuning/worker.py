@@ -19,7 +19,10 @@ from typing import Any
 from planish.ir.errors import PlanishError, first_line
 
 from ..runtime import load_ffi
-from .measuring import Settings, Timed, measure_here, measure_remote
+from .measuring import Settings, Timed, measure_here
+
+# Measures a choice's folder beside the rules' own.
+Measure = Callable[[str, str, Settings], Timed]
 
 
 class ServerError(Exception):
@@ -46,7 +49,7 @@ class Worker:
         self._started()
 
     def measure(self, folder: Path, base_folder: Path, settings: Settings) -> Timed:
-        """Measure what `measuring.store` wrote.
+        """Measure what `stored.store` wrote.
 
         Raises:
             ServerError: The server or this worker's process was lost.
@@ -109,13 +112,13 @@ def serve(*, remote: bool) -> None:
     # Kernels and libraries that print must not be taken for answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    measure: Measure = measure_here
     lost: tuple[type[Exception], ...] = ()
     if remote:
         load_ffi()  # before TVM, which would import torch with it
-        from .remote import LostServerError
+        from .remote import LostServerError, measure_remote
 
-        lost = (LostServerError,)
-    measure = measure_remote if remote else measure_here
+        measure, lost = measure_remote, (LostServerError,)
     for line in sys.stdin.buffer:
         answers.write(json.dumps(_answer(json.loads(line), measure, lost)).encode() + b"\n")
         answers.flush()
@@ -123,7 +126,7 @@ def serve(*, remote: bool) -> None:
 
 def _answer(
     job: dict[str, Any],
-    measure: Callable[[str, str, Settings], Timed],
+    measure: Measure,
     lost: tuple[type[Exception], ...],
 ) -> dict[str, Any]:
     try:

@@ -12,6 +12,7 @@ from planish.ir.errors import PlanishError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def stdout() -> Console:
@@ -61,6 +62,17 @@ def check_writable(*paths: Path | None) -> None:
             raise PlanishError(f"a {what} stands where the file should be", where=str(path))
         if not os.access(folder, os.W_OK):
             raise PlanishError(f"the folder {folder} is not writable", where=str(path))
+
+
+def plain_table(*names: str) -> Table:
+    """Return an empty table with these columns, all of them text."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name)
+    return table
 
 
 def shape_text(shape: Any) -> str:

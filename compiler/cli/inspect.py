@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import bytes_text, count_text, print_json, shape_text, stderr, stdout
+from .console import bytes_text, count_text, plain_table, print_json, shape_text, stderr, stdout
 from .models import MODEL_HELP, SHAPE_HELP
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _print(summary: dict[str, Any]) -> None:
 def _tensors(summary: dict[str, Any]) -> Table:
     from rich.markup import escape
 
-    table = _table("", "tensor", "shape", "dtype")
+    table = plain_table("", "tensor", "shape", "dtype")
     for kind in ("inputs", "outputs"):
         for item in summary[kind]:
             shape = shape_text(item["shape"])
@@ -75,7 +75,7 @@ def _tensors(summary: dict[str, Any]) -> Table:
 
 
 def _sizes(summary: dict[str, Any]) -> Table:
-    table = _table("size", "")
+    table = plain_table("size", "")
     table.add_row("parameters", f"{summary['parameters']:,}")
     table.add_row("MACs, one sample", f"{summary['macs']:,}")
     table.add_row("stored", bytes_text(summary["bytes"]))
@@ -83,7 +83,7 @@ def _sizes(summary: dict[str, Any]) -> Table:
 
 
 def _operators(summary: dict[str, Any]) -> Table:
-    table = _table("operator", "count")
+    table = plain_table("operator", "count")
     table.columns[1].justify = "right"
     for name, count in summary["operators"].items():
         table.add_row(name, str(count))
@@ -93,7 +93,7 @@ def _operators(summary: dict[str, Any]) -> Table:
 def _layers(summary: dict[str, Any]) -> Table:
     from rich.markup import escape
 
-    table = _table("layer", "operator", "channels", "MACs", "share")
+    table = plain_table("layer", "operator", "channels", "MACs", "share")
     for column in table.columns[2:4]:
         column.justify = "right"
     table.columns[4].no_wrap = True
@@ -124,18 +124,8 @@ def _print_coverage(summary: dict[str, Any]) -> None:
     if not summary["fallbacks"]:
         console.print("nothing falls back to float")
         return
-    table = _table("stays in float", "layer", "MACs", "reason")
+    table = plain_table("stays in float", "layer", "MACs", "reason")
     for item in summary["fallbacks"]:
         operator, node, reason = (escape(item[key]) for key in ("operator", "node", "reason"))
         table.add_row(operator, node, count_text(item["macs"]), reason)
     console.print(table)
-
-
-def _table(*names: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name)
-    return table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import print_json, stdout
+from .console import plain_table, print_json, stdout
 
 if TYPE_CHECKING:
     from planish.passes.base import Pass
@@ -57,7 +57,7 @@ def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     if as_json:
         print_json(rows)
         return
-    table = _table("target", "what it is", "int8 instruction", "vector", "runs here")
+    table = plain_table("target", "what it is", "int8 instruction", "vector", "runs here")
     for row in rows:
         bits = f"{row['vector_bits']} bits" if "vector_bits" in row else ""
         here = "[green]yes[/green]" if row["runs_here"] else "no"
@@ -97,7 +97,7 @@ def _default(item: Any) -> Any:
 
 
 def _print_passes(described: list[dict[str, Any]]) -> None:
-    table = _table("pass", "level", "what it does")
+    table = plain_table("pass", "level", "what it does")
     for item in described:
         after = item["ensures"]
         before = " | ".join(item["requires"])
@@ -115,17 +115,7 @@ def _print_pass(item: dict[str, Any]) -> None:
     if not item["options"]:
         console.print("\nno options")
         return
-    table = _table("option", "type", "default")
+    table = plain_table("option", "type", "default")
     for option in item["options"]:
         table.add_row(option["name"], escape(option["type"]), escape(repr(option["default"])))
     console.print(table)
-
-
-def _table(*names: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name)
-    return table

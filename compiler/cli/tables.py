@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from ..report import Report, Stage
-from .console import bytes_text, count_text
+from .console import bytes_text, count_text, plain_table
 
 NOTHING = "–"  # noqa: RUF001
 
 
 def stage_table(report: Report) -> Table:
     """Return the stages with what each has gained and lost; best values stand out."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("stage")
+    table = plain_table("stage")
     for name in ("accuracy", "parameters", "MACs", "size", "latency", "took"):
         table.add_column(name, justify="right")
     first = report.stages[0] if report.stages else None
@@ -40,9 +38,8 @@ def _stage_row(stage: Stage, first: Stage | None) -> list[str]:
 
 def refusal_table(report: Report) -> Table:
     """Return what the passes left alone, with the reasons."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="left alone", title_justify="left")
-    for name in ("pass", "layer", "reason"):
-        table.add_column(name)
+    table = plain_table("pass", "layer", "reason")
+    table.title, table.title_justify = "left alone", "left"
     for pass_name, item in report.refusals:
         table.add_row(pass_name, escape(item.node), escape(item.reason))
     return table
@@ -50,9 +47,7 @@ def refusal_table(report: Report) -> Table:
 
 def peer_table(report: Report) -> Table:
     """Return the other runtimes, measured in the same run."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("runtime")
-    table.add_column("model")
+    table = plain_table("runtime", "model")
     for name in ("median", "fastest", "runs", "accuracy", "size"):
         table.add_column(name, justify="right")
     for peer in report.peers:
@@ -73,9 +68,7 @@ def peer_table(report: Report) -> Table:
 
 def verdict_table(report: Report) -> Table:
     """Return the promises held against the measurements."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "promise", "wanted", "found"):
-        table.add_column(name)
+    table = plain_table("", "promise", "wanted", "found")
     for verdict in report.verdicts:
         mark = "[green]✔[/green]" if verdict.passed else "[red]✘[/red]"
         table.add_row(mark, verdict.name, verdict.wanted, verdict.found)

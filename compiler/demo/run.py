@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from planish import passes
 from planish.examples.fashion_mnist.model import ResNet20, teacher
-from planish.ir.errors import PlanishError
-from planish.ir.files import write_beside
+from planish.ir.files import make_folder, write_beside
 from planish.ir.graph import Graph
 from planish.ir.level import Level
 from planish.passes.context import Progress
@@ -94,7 +93,7 @@ def run_demo(settings: Settings, progress: Progress) -> Report:
         PlanishError: The data, the weights or a compiler are missing, or the folder can't be
             written.
     """
-    _make_folder(settings.output)
+    make_folder(settings.output)
     data = load(settings.images)
     progress.status(f"{data.name} from {data.source}")
     test = TestBatches(data.test)
@@ -255,15 +254,6 @@ def _differ(found: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
         return np.ones(len(found), np.bool_)
     bits = found.view(np.uint8) != np.ascontiguousarray(expected).view(np.uint8)
     return bits.reshape(len(found), -1).any(1)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PlanishError(
-            f"can't make the folder: {error.strerror or error}", where=str(folder)
-        ) from error
 
 
 def _write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,24 +12,23 @@ from torch import fx
 from planish.ir.errors import OperatorError
 from planish.ir.ops import arguments
 
-from .registry import refused
-from .writer import element_type
-
-if TYPE_CHECKING:
-    from .exporter import Exporter
+from .quantization import Quantizer
+from .writer import Writer, element_type, refused
 
 
 class Call:
     """One operator node, its arguments by schema name, and the ONNX graph that it goes to.
 
     Attributes:
+        writer: The ONNX graph.
+        quantizer: Writes what is quantized.
         node: In planish's graph.
         arguments: By schema name, defaults filled in.
     """
 
-    def __init__(self, exporter: Exporter, node: fx.Node) -> None:
-        self.exporter = exporter
-        self.writer = exporter.writer
+    def __init__(self, writer: Writer, quantizer: Quantizer, node: fx.Node) -> None:
+        self.writer = writer
+        self.quantizer = quantizer
         self.node = node
         self.arguments = arguments(node)
 
@@ -59,7 +58,7 @@ class Call:
     def value(self, name: str) -> str:
         """Return the ONNX value of a tensor argument; "" for None, ONNX's missing input."""
         found = self[name]
-        return "" if found is None else self.exporter.value(found)
+        return "" if found is None else self.writer.value(found)
 
     def operand(self, name: str, dtype: torch.dtype | None = None) -> str:
         """Return an argument, a tensor or a number, as an ONNX value of `dtype`.
@@ -72,7 +71,7 @@ class Call:
         found = self[name]
         if not isinstance(found, fx.Node):
             return self.number(found, wanted)
-        value = self.exporter.value(found)
+        value = self.writer.value(found)
         if found.meta["val"].dtype == wanted:
             return value
         return self.op("Cast", value, to=element_type(wanted))

@@ -49,9 +49,8 @@ class Exporter:
         self.graph = graph
         self.outputs = output_names(graph)
         inputs = [spec.name for spec in graph.inputs]
-        self.writer = Writer(opset, [*inputs, *self.outputs])
+        self.writer = Writer(graph, opset, [*inputs, *self.outputs])
         self.quantizer = Quantizer(graph, self.writer)
-        self._stored: dict[str, str] = {}
 
     def run(self) -> onnx.ModelProto:
         """Return the model."""
@@ -64,24 +63,6 @@ class Exporter:
         self._name_outputs()
         return self._model()
 
-    def value(self, node: fx.Node) -> str:
-        """Return the ONNX value of a node; a stored tensor becomes an initializer on first use."""
-        if node.op == "get_attr":
-            name = str(node.target)
-            if name not in self._stored:
-                self._stored[name] = self.writer.store(name, self.graph.attribute(name))
-            return self._stored[name]
-        found = self.writer.values[node]
-        assert isinstance(found, str), node
-        return found
-
-    def stored_transposed(self, name: str) -> str:
-        """Return a stored matrix as an initializer that holds its transpose."""
-        key = f"{name}^T"
-        if key not in self._stored:
-            self._stored[key] = self.writer.store(name, self.graph.attribute(name).t())
-        return self._stored[key]
-
     def _call(self, node: fx.Node) -> None:
         if node.target is operator.getitem:
             source, index = node.args
@@ -92,14 +73,13 @@ class Exporter:
         if not is_overload(node.target):
             return  # arithmetic on sizes: `Writer.size` writes it where it is used
         if self.quantizer.is_redundant(node):
-            self.writer.values[node] = self.value(activations(node)[0])
+            self.writer.values[node] = self.writer.value(activations(node)[0])
             return
         since = len(self.writer.nodes)
-        call = Call(self, node)
         if row(node).name == "fake_quantize":
-            made = self.quantizer.fake_quantize(call)
+            made = self.quantizer.fake_quantize(node)
         else:
-            made = emitter(node)(call)
+            made = emitter(node)(Call(self.writer, self.quantizer, node))
             self.writer.name_maker(made if isinstance(made, str) else made[0], node)
         if isinstance(made, str) and len(self.writer.nodes) > since:
             named = self.writer.unique(node.name)
@@ -107,14 +87,14 @@ class Exporter:
             made = named
         self.writer.values[node] = made
         if isinstance(made, str):
-            self.writer.values[node] = self.quantizer.moved(call, made)
+            self.writer.values[node] = self.quantizer.moved(node, made)
 
     def _name_outputs(self) -> None:
         """Give what is returned the outputs' names; what can't be renamed is copied."""
         fixed = {spec.name for spec in self.graph.inputs}
         fixed |= {tensor.name for tensor in self.writer.initializers}
         for node, name in zip(self.graph.outputs, self.outputs, strict=True):
-            value = self.value(node)
+            value = self.writer.value(node)
             if value in fixed or node.op == "get_attr":
                 made = helper.make_node("Identity", [value], [name], name=f"{name}_output")
                 self.writer.nodes.append(made)

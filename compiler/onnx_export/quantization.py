@@ -9,17 +9,18 @@ scale that it has anyway: runtimes look for pairs around each operator, and it c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
 from planish.ir.graph import Graph
 from planish.ir.integer import quantize
 from planish.ir.ops import Quantization, activations, arguments, has_row, quantization, row, stored
+from planish.ir.signature import dtype_name
 
-from .call import Call
-from .registry import refused
-from .writer import Writer
+from .writer import Writer, refused
 
 _fake_quantize = torch.ops.planish.fake_quantize.default
 _INT32 = 2**31 - 1
@@ -60,15 +61,16 @@ class Quantizer:
         self._weights: dict[tuple[object, ...], str] = {}
         self._parameters: dict[tuple[object, ...], str] = {}
 
-    def fake_quantize(self, call: Call) -> str:
+    def fake_quantize(self, node: fx.Node) -> str:
         """Write a fake-quantize node."""
-        self._grids[call.node] = _Grid(call.node)
-        if stored(call["x"]) is not None:
-            return self.weight(call)
-        value = call.value("x")
-        if self._storage(call.node)[1:] != (call["lo"], call["hi"]):
-            value = self._clip(call, value)
-        return self._pair(call, value, call.node)
+        values = arguments(node)
+        self._grids[node] = _Grid(node)
+        if stored(values["x"]) is not None:
+            return self.weight(node)
+        value = self.writer.value(values["x"])
+        if self._storage(node)[1:] != (values["lo"], values["hi"]):
+            value = self._clip(node, value)
+        return self._pair(node, value, node)
 
     def is_redundant(self, node: fx.Node) -> bool:
         """Whether a clamp is only read by quantizers whose range clamps at least as much.
@@ -95,42 +97,45 @@ class Quantizer:
         ]
         return bool((ends[0] == values["lo"]).all() and (ends[1] == values["hi"]).all())
 
-    def moved(self, call: Call, value: str) -> str:
+    def moved(self, node: fx.Node, value: str) -> str:
         """Return the value of an operator; one that moves integers gets a pair of its own."""
-        grid = self._moved_grid(call.node)
+        grid = self._moved_grid(node)
         if grid is None:
             return value
-        self._grids[call.node] = grid
-        readers = list(call.node.users)
+        self._grids[node] = grid
+        readers = list(node.users)
         if all(reader.target is _fake_quantize for reader in readers):
             return value  # a pair follows anyway
-        return self._pair(call, value, grid.quantizer)
+        return self._pair(node, value, grid.quantizer)
 
-    def bias(self, call: Call, name: str = "bias") -> str:
+    def bias(self, node: fx.Node) -> str:
         """Return a layer's bias: int32 with DequantizeLinear where input and weight are quantized.
 
         A bias that doesn't fit int32 at that scale stays in float.
         """
-        if call[name] is None:
+        bias = arguments(node)["bias"]
+        if bias is None:
             return ""
-        found = self._integer_bias(call, name)
+        found = self._integer_bias(node, bias)
         if found is None:
-            return call.value(name)
+            return self.writer.value(bias)
         integers, scale = found
-        stem = str(call[name].target)
+        stem = str(bias.target)
         operands = (
             self.writer.store(f"{stem}_quantized", integers),
             self.writer.store(f"{stem}_scale", scale),
             self.writer.store(f"{stem}_zero_point", torch.zeros_like(scale, dtype=torch.int32)),
         )
         axis = 0 if scale.dim() else None
-        return call.op("DequantizeLinear", *operands, axis=axis)
+        return self._op("DequantizeLinear", node, *operands, axis=axis)
 
-    def _integer_bias(self, call: Call, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _integer_bias(
+        self, node: fx.Node, bias: fx.Node
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return int32 `rne(bias / (sx * sw))` and float32 `sx * sw`, computed in float64."""
-        weight = call["weight"]
-        source = self._grids.get(activations(call.node)[0])
-        if source is None or stored(call[name]) is None or weight.target is not _fake_quantize:
+        weight = arguments(node)["weight"]
+        source = self._grids.get(activations(node)[0])
+        if source is None or stored(bias) is None or weight.target is not _fake_quantize:
             return None
         if arguments(source.quantizer)["axis"] is not None:
             return None
@@ -138,7 +143,7 @@ class Quantizer:
             self._tensor(source.quantizer, "scale").double()
             * self._tensor(weight, "scale").double()
         )
-        real = self.graph.attribute(str(call[name].target)).detach().double()
+        real = self.graph.attribute(str(bias.target)).detach().double()
         if scale.dim() and scale.shape != real.shape:
             return None  # the weight's scales don't lie along the outputs
         integers = torch.round(real / scale)
@@ -159,41 +164,46 @@ class Quantizer:
         same = all(grid is not None and grid.key == first.key for grid in grids)
         return first if same else None
 
-    def _pair(self, call: Call, value: str, quantizer: fx.Node) -> str:
+    def _pair(self, node: fx.Node, value: str, quantizer: fx.Node) -> str:
         values = arguments(quantizer)
         operands = self._qparams(quantizer, self._storage(quantizer)[0])
-        integers = call.op("QuantizeLinear", value, *operands, axis=values["axis"])
-        return call.op("DequantizeLinear", integers, *operands, axis=values["axis"])
+        integers = self._op("QuantizeLinear", node, value, *operands, axis=values["axis"])
+        return self._op("DequantizeLinear", node, integers, *operands, axis=values["axis"])
 
-    def _clip(self, call: Call, value: str) -> str:
+    def _clip(self, node: fx.Node, value: str) -> str:
         """Clip to a range that is narrower than its storage, before QuantizeLinear."""
-        if call["axis"] is not None:
-            raise call.refused("a channel with a range narrower than its type has no QDQ form")
-        scale, zero_point = (self._tensor(call.node, role) for role in ("scale", "zero_point"))
+        values = arguments(node)
+        if values["axis"] is not None:
+            raise refused(node, "a channel with a range narrower than its type has no QDQ form")
+        scale, zero_point = (self._tensor(node, role) for role in ("scale", "zero_point"))
+        ends = [float((values[bound] - zero_point) * scale) for bound in ("lo", "hi")]
         low, high = (
-            call.number(float((call[bound] - zero_point) * scale), torch.float32)
-            for bound in ("lo", "hi")
+            self.writer.constant(f"{node.name}_number", np.array(end, np.float32)) for end in ends
         )
-        return call.op("Clip", value, low, high)
+        return self._op("Clip", node, value, low, high)
 
-    def weight(self, call: Call, *, transposed: bool = False) -> str:
+    def weight(self, node: fx.Node, *, transposed: bool = False) -> str:
         """Store a weight as integers, as it is or (a matrix) transposed; return its real values.
 
         Nothing else of it is stored.
         """
-        values = arguments(call.node)
+        values = arguments(node)
         name, axis = str(values["x"].target), values["axis"]
-        key = (name, transposed, *_Grid(call.node).key)
+        key = (name, transposed, *_Grid(node).key)
         if key not in self._weights:
-            dtype, _, _ = self._storage(call.node)
+            dtype, _, _ = self._storage(node)
             if values["lo"] >= -128 and values["hi"] <= 127:
                 dtype = torch.int8
-            integers = self._integers(call.node).to(dtype)
+            integers = self._integers(node).to(dtype)
             if transposed:
                 integers, axis = integers.t(), None if axis is None else 1 - axis
-            operands = (self.writer.store(name, integers), *self._qparams(call.node, dtype))
-            self._weights[key] = call.op("DequantizeLinear", *operands, axis=axis)
+            operands = (self.writer.store(name, integers), *self._qparams(node, dtype))
+            self._weights[key] = self._op("DequantizeLinear", node, *operands, axis=axis)
         return self._weights[key]
+
+    def _op(self, operator_type: str, node: fx.Node, *inputs: str, **attributes: Any) -> str:
+        """Add an ONNX node for a node of the graph; return its output's name."""
+        return self.writer.add(operator_type, inputs, node, **attributes)[0]
 
     def _integers(self, quantizer: fx.Node) -> torch.Tensor:
         values = arguments(quantizer)
@@ -226,7 +236,7 @@ class Quantizer:
             key = (name, kind)
             if key not in self._parameters:
                 tensor = self._tensor(quantizer, role)
-                array = tensor.to(torch.int64).numpy().astype(str(dtype).removeprefix("torch."))
+                array = tensor.to(torch.int64).numpy().astype(dtype_name(dtype))
                 exact = tensor.float() if role == "scale" else array
                 self._parameters[key] = self.writer.store(name, exact)
             found.append(self._parameters[key])

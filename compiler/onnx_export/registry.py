@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import fx
 
-from planish.ir.errors import OperatorError
 from planish.ir.ops import row
-from planish.ir.origin import get_origin
 
-if TYPE_CHECKING:
-    from .call import Call
+from .call import Call
+from .writer import refused
 
 # Takes a call; returns the name of the ONNX value that it made, or of each of its outputs.
-Emit = Callable[["Call"], "str | tuple[str, ...]"]
+Emit = Callable[[Call], str | tuple[str, ...]]
 
 # The files that hold emitters, each by meaning.
 _FILES = (
@@ -59,15 +57,6 @@ def emitter(node: fx.Node) -> Emit:
 def emitted_rows() -> Sequence[str]:
     """Return the names of the rows that can be written."""
     return sorted(_emitters())
-
-
-def refused(node: fx.Node, reason: str) -> OperatorError:
-    """Return the error for a node that ONNX can't express."""
-    return OperatorError(
-        f"{row(node).name} {reason}",
-        where=f"node {node.name!r}, {get_origin(node)}",
-        cure="leave it out of the exported model, or write it with other operators",
-    )
 
 
 def _emitters() -> dict[str, Any]:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import fx
 
-from planish.ir.errors import ModelError
+from planish.ir.errors import ModelError, OperatorError
+from planish.ir.graph import Graph
+from planish.ir.ops import row
 from planish.ir.origin import get_origin
 
 ELEMENT_TYPES: dict[torch.dtype, int] = {
@@ -50,19 +52,31 @@ def element_type(dtype: torch.dtype) -> int:
     return ELEMENT_TYPES[dtype]
 
 
+def refused(node: fx.Node, reason: str) -> OperatorError:
+    """Return the error for a node that ONNX can't express."""
+    return OperatorError(
+        f"{row(node).name} {reason}",
+        where=f"node {node.name!r}, {get_origin(node)}",
+        cure="leave it out of the exported model, or write it with other operators",
+    )
+
+
 class Writer:
     """Collects nodes and initializers under unique names.
 
     Attributes:
+        graph: Whose nodes are written.
         opset: Version of the operator set that is written.
         nodes: In execution order.
         values: The ONNX value, or the values, of each graph node that was written.
     """
 
-    def __init__(self, opset: int, reserved: Iterable[str]) -> None:
+    def __init__(self, graph: Graph, opset: int, reserved: Iterable[str]) -> None:
+        self.graph = graph
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.values: dict[fx.Node, str | tuple[str, ...]] = {}
+        self._stored: dict[str, str] = {}
         self._initializers: dict[str, TensorProto] = {}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._taken = set(reserved)
@@ -73,6 +87,24 @@ class Writer:
     def initializers(self) -> list[TensorProto]:
         """The stored tensors, in the order of their first use."""
         return list(self._initializers.values())
+
+    def value(self, node: fx.Node) -> str:
+        """Return the ONNX value of a node; a stored tensor becomes an initializer on first use."""
+        if node.op == "get_attr":
+            name = str(node.target)
+            if name not in self._stored:
+                self._stored[name] = self.store(name, self.graph.attribute(name))
+            return self._stored[name]
+        found = self.values[node]
+        assert isinstance(found, str), node
+        return found
+
+    def stored_transposed(self, name: str) -> str:
+        """Return a stored matrix as an initializer that holds its transpose."""
+        key = f"{name}^T"
+        if key not in self._stored:
+            self._stored[key] = self.store(name, self.graph.attribute(name).t())
+        return self._stored[key]
 
     def unique(self, wanted: str) -> str:
         """Return `wanted`, or `wanted_1`, `wanted_2`, ... where that is taken; it is then taken."""

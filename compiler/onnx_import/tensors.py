@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto
 
 from planish.ir.errors import ModelError, OperatorError
+from planish.ir.signature import dtype_name
 
 # ONNX element type -> (torch's, the field that holds values which are not raw).
 _TYPES: dict[int, tuple[torch.dtype, str]] = {
@@ -74,7 +75,7 @@ def tensor_from_proto(proto: onnx.TensorProto, where: str, folder: Path | None) 
     if proto.HasField("segment"):
         raise ModelError("a tensor is stored in segments", where=where, cure="save the model anew")
     count = prod(shape)
-    stored = _BITS.get(dtype) or np.dtype(str(dtype).removeprefix("torch."))
+    stored = _BITS.get(dtype) or np.dtype(dtype_name(dtype))
     if proto.data_location == TensorProto.EXTERNAL:
         values = np.frombuffer(_external(proto, count * stored.itemsize, where, folder), stored)
     elif proto.HasField("raw_data"):
@@ -91,7 +92,7 @@ def _typed_values(
 ) -> np.ndarray:
     values = getattr(proto, _TYPES[proto.data_type][1])
     _check_length(len(values), count, "values", shape, where)
-    spelled = _SPELLED.get(dtype) or np.dtype(str(dtype).removeprefix("torch."))
+    spelled = _SPELLED.get(dtype) or np.dtype(dtype_name(dtype))
     held = np.array(values, np.float64 if spelled.kind == "f" else None)
     if not held.size:
         return np.zeros(count, spelled)

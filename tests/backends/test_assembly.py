@@ -208,7 +208,7 @@ def test_half_a_vector_of_channels(builder: Any, name: str) -> None:
 
 # Target, its multiplications, and the least share that they have of a loop's vector instructions.
 ARM_LOOPS = [
-    ("armv8", ("smlal", "smlal2"), 0.8),
+    ("armv8", ("smull", "smlal2", "sadalp"), 0.8),
     ("armv8-dotprod", ("sdot",), 0.7),
     ("armv8-i8mm", ("usmmla",), 0.7),
 ]
@@ -234,7 +234,7 @@ def test_a_lane_of_activations_is_not_copied(builder: Any, name: str, word: str)
     assert loop.mnemonics["dup"] == 0
 
 
-DOTS = ("vpdpbusd", "vpmaddwd", "vpmaddubsw", "smlal", "sdot", "sudot", "usdot", "usmmla")
+DOTS = ("vpdpbusd", "vpmaddwd", "vpmaddubsw", "smull", "smlal", "sdot", "sudot", "usdot", "usmmla")
 
 
 def test_every_named_target_is_looked_at() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from planish.backends import build
-from planish.backends.lower.transposed import phases
+from planish.backends.phases import phases
 from planish.ir import Graph
 
 planish, aten = torch.ops.planish, torch.ops.aten

@@ -10,8 +10,9 @@ import torch
 from planish.backends import Memory, build
 from planish.backends.layout import SLACK, dense_layout
 from planish.backends.memory import least_bytes, lifetimes, place_values, unplanned_bytes
-from planish.backends.plan import Plan, Value
+from planish.backends.plan import Plan
 from planish.backends.targets import find_target
+from planish.backends.value import Value
 
 
 def values(*sizes: int) -> list[Value]:

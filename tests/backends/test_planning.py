@@ -9,8 +9,9 @@ import torch
 from planish.backends import Artifact, build
 from planish.backends.layout import dense_layout, loop_nest, vector_layout
 from planish.backends.memory import lifetimes, place_values
-from planish.backends.plan import Plan, Value
+from planish.backends.plan import Plan
 from planish.backends.targets import find_target
+from planish.backends.value import Value
 
 
 def test_layout_of_an_image_with_a_border() -> None:

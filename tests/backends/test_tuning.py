@@ -13,20 +13,16 @@ import torch
 
 from planish.backends import build
 from planish.backends.builder import fill_plan
-from planish.backends.choosing import Choice, offers
+from planish.backends.choice import Choice
+from planish.backends.choosing import offers
 from planish.backends.lower.dot_product import DotProduct
 from planish.backends.lower.layer import STRATEGIES, Knobs, Layer, Strategy, register_strategy
 from planish.backends.plan import Plan
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database, Record
 from planish.backends.tuning.isolate import Bench
-from planish.backends.tuning.measuring import (
-    LocalKernel,
-    Settings,
-    measure_here,
-    store,
-    store_inputs,
-)
+from planish.backends.tuning.measuring import LocalKernel, Settings, measure_here
+from planish.backends.tuning.stored import store, store_inputs
 from planish.backends.tuning.tasks import collect_tasks
 from planish.backends.tuning.tuner import Progress, TuneResult, tune_plan
 from planish.ir import Graph

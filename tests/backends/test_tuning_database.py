@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from planish.backends.choosing import TABLES, Choice, Table
+from planish.backends.choice import Choice
+from planish.backends.choosing import TABLES, Table
 from planish.backends.lower.layer import STRATEGIES
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database, Record, export_table

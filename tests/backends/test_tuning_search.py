@@ -10,7 +10,7 @@ from tvm.s_tir.meta_schedule.builder import BuilderInput, BuilderResult, PyBuild
 from tvm.s_tir.meta_schedule.runner import PyRunner, RunnerFuture, RunnerInput
 from tvm.s_tir.schedule import Schedule
 
-from planish.backends.choosing import Choice
+from planish.backends.choice import Choice
 from planish.backends.tuning.measuring import Timed
 from planish.backends.tuning.runners import KernelFuture
 from planish.backends.tuning.search import Context, Enumeration, KnobModel, evolution, features

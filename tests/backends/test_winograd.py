@@ -10,7 +10,8 @@ import torch
 from torch import fx
 
 from planish.backends import build
-from planish.backends.choosing import Choice, choose
+from planish.backends.choice import Choice
+from planish.backends.choosing import choose
 from planish.backends.lower.layer import find_strategy
 from planish.backends.lower.winograd import LIMIT
 from planish.backends.packing_winograd import winograd_weights
@@ -133,7 +134,7 @@ def test_only_where_it_fits(builder: type[Builder], monkeypatch: pytest.MonkeyPa
         seen.append((find_strategy("winograd").fits(layer, plan), layer.stride))
         return choose(layer, plan)
 
-    monkeypatch.setattr("planish.backends.lower.layer.choose", spy)
+    monkeypatch.setattr("planish.backends.choosing.choose", spy)
     b = builder(3)
     x = b.input(torch.uint8, (1, 8, 9, 9))
     three = (16, 8, 3, 3)

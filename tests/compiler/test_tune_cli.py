@@ -109,7 +109,7 @@ def test_threads_are_tuned_by_themselves(quantized: Graph, tmp_path: Path) -> No
         (["--database", "taken"], "this is no tuning database"),
         (["--database", "other"], "the database is for target 'x86-avx512vnni'"),
         (["--target", "armv8"], "'armv8' is for aarch64, this machine is x86_64"),
-        (["--target", "cuda-sm80"], "'cuda-sm80' is a GPU, whose kernels can't be tuned"),
+        (["--target", "cuda-sm80"], "'cuda-sm80' is a GPU, whose kernels can't be profiled"),
     ],
 )
 def test_mistakes(call: Call, file: Path, tmp_path: Path, words: list[str], message: str) -> None:

@@ -39,14 +39,14 @@ def _spatial(call: Call) -> dict[str, Any]:
 @emits("conv2d", "conv3d")
 def convolution(call: Call) -> str:
     """Write Conv."""
-    bias = call.exporter.quantizer.bias(call)
+    bias = call.quantizer.bias(call.node)
     return call.op("Conv", call.value("input"), call.value("weight"), bias, **_spatial(call))
 
 
 @emits("conv_transpose2d", "conv_transpose3d")
 def transposed_convolution(call: Call) -> str:
     """Write ConvTranspose."""
-    bias = call.exporter.quantizer.bias(call)
+    bias = call.quantizer.bias(call.node)
     axes = len(call.shape("weight")) - 2
     extra = _spread(call["output_padding"], axes)
     operands = (call.value("input"), call.value("weight"), bias)
@@ -56,7 +56,7 @@ def transposed_convolution(call: Call) -> str:
 @emits("linear")
 def linear(call: Call) -> str:
     """Write Gemm for [n, features], else MatMul with the transposed weight, and Add."""
-    bias = call.exporter.quantizer.bias(call)
+    bias = call.quantizer.bias(call.node)
     if len(call.shape("input")) == 2:
         return call.op("Gemm", call.value("input"), call.value("weight"), bias, transB=1)
     product = call.op("MatMul", call.value("input"), _transposed(call, call["weight"]))
@@ -65,12 +65,11 @@ def linear(call: Call) -> str:
 
 def _transposed(call: Call, weight: fx.Node) -> str:
     """Return a weight [out, in] as [in, out], stored that way."""
-    exporter = call.exporter
     if weight.op == "get_attr":
-        return exporter.stored_transposed(str(weight.target))
+        return call.writer.stored_transposed(str(weight.target))
     if weight.target is _fake_quantize and arguments(weight)["x"].op == "get_attr":
-        return exporter.quantizer.weight(Call(exporter, weight), transposed=True)
-    return call.op("Transpose", exporter.value(weight), perm=[1, 0])
+        return call.quantizer.weight(weight, transposed=True)
+    return call.op("Transpose", call.writer.value(weight), perm=[1, 0])
 
 
 @emits("batch_norm")

@@ -119,7 +119,7 @@ def concatenate(call: Call) -> str:
     """Write Concat."""
     tensors: list[fx.Node] = list(call["tensors"])
     rank = len(sizes_of(call.node))
-    parts = [call.exporter.value(tensor) for tensor in tensors]
+    parts = [call.writer.value(tensor) for tensor in tensors]
     return call.op("Concat", *parts, axis=int(call["dim"]) % rank)
 
 

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from planish.backends import find_target
 from planish.backends.cuda.emulator import EmulatedLibrary, emulate
 from planish.backends.cuda.source import Signature, cuda_source
+from planish.backends.layer import Layer, Residual
 from planish.backends.layout import Layout, row_layout, vector_layout
-from planish.backends.lower.layer import Layer, Residual, find_strategy
+from planish.backends.lower.layer import find_strategy
 from planish.backends.packing import aligned_bytes, pack_all
-from planish.backends.plan import Parameter, Plan, Pointer, Value
+from planish.backends.plan import Parameter, Plan, Pointer
+from planish.backends.value import Value
 
 # Beyond what a kernel may read and write: its slack, and a margin that must stay as it is.
 MARGIN = 256

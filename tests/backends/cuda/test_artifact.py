@@ -5,6 +5,7 @@ import ctypes.util
 import gc
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -37,6 +38,8 @@ from planish.ir import (
 )
 from planish.passes import InsertQDQ
 from planish.tuning import tune
+from tests.cuda.__main__ import main
+from tests.cuda.making import write
 
 planish = torch.ops.planish
 
@@ -143,7 +146,7 @@ def test_a_cubin_runs_on_its_major_version(
 
 
 def test_steps_of_a_gpu_are_not_timed(graph: Graph) -> None:
-    with pytest.raises(TargetError, match="processor can't run it: 'cuda-sm75' is a GPU"):
+    with pytest.raises(TargetError, match="'cuda-sm75' is a GPU, whose kernels can't be profiled"):
         profile(graph, "cuda-sm75")
 
 
@@ -151,7 +154,7 @@ def test_kernels_of_a_gpu_are_not_tuned(tmp_path: Path) -> None:
     image = torch.rand(1, 3, 8, 8)
     captured = capture(torch.nn.Conv2d(3, 8, 3), image)
     graph = Pipeline([InsertQDQ()]).run(captured, [image]).graph
-    with pytest.raises(TargetError, match="'cuda-sm75' is a GPU, whose kernels can't be tuned"):
+    with pytest.raises(TargetError, match="'cuda-sm75' is a GPU, whose kernels can't be"):
         tune(graph, "cuda-sm75", database=tmp_path / "database", trials=1)
 
 
@@ -374,3 +377,44 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
             driver.device_facts()
     finally:
         driver.compute_capability.cache_clear()
+
+
+@pytest.mark.usefixtures("stub")
+def test_what_another_machine_prepared(
+    graph: Graph, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "case.planish", graph, "cuda-sm80")
+    assert main(["run", str(tmp_path)]) == 0
+    assert "1 of 1 equal the reference in every bit" in capsys.readouterr().out
+    with np.load(tmp_path / "case.npz") as stored:
+        arrays = dict(stored)
+    arrays["output.2.0"].view("u1").reshape(-1)[7] ^= 1
+    np.savez(tmp_path / "case.npz", **arrays)
+    assert main(["run", str(tmp_path)]) == 1
+    assert "case: 4 inputs, 1 of " in capsys.readouterr().out
+
+
+def test_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(tmp_path)]) == 2
+    assert "has no cases; python -m tests.cuda make" in capsys.readouterr().err
+    assert main(["make", str(tmp_path), "x86-64-v3"]) == 2
+    assert "target 'x86-64-v3' is no GPU" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "usage: python -m tests.cuda make FOLDER" in capsys.readouterr().err
+
+
+def test_running_it_needs_neither_torch_nor_tvm(graph: Graph, tmp_path: Path) -> None:
+    write(tmp_path / "case.planish", graph, "cuda-sm80")
+    code = (
+        "import sys; sys.modules.update(torch=None, tvm=None, onnx=None, pytest=None)\n"
+        "from tests.cuda.__main__ import main; sys.exit(main(['run', sys.argv[1]]))"
+    )
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert "tests.cuda: " in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,67 +1,21 @@
 """Whole networks for GPUs, emulated, and on a GPU where there is one: equal to the reference."""
 
-import runpy
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-import planish
-from planish import passes
 from planish.backends import Artifact, Reference, build, find_target, load
 from planish.backends.cuda.driver import compute_capability
 from planish.backends.cuda.emulated import EmulatedNetwork
 from planish.backends.matching import obstacle
 from planish.backends.target import describe_target
-from planish.examples.fashion_mnist.model import teacher
 from planish.ir import Graph
+from tests.backends.cuda.networks import NETWORKS, integer_graph
 
-ROOT = Path(__file__).parents[3]
-VISION = runpy.run_path(str(ROOT / "benchmarks" / "vision.py"))
 TARGETS = ("cuda-sm61", "cuda-sm75", "cuda-sm80", "cuda-sm90")
-
-
-def encoder() -> nn.Module:
-    return nn.TransformerEncoderLayer(64, 4, 128, batch_first=True, norm_first=True)
-
-
-def vision(name: str) -> Callable[[], nn.Module]:
-    def make() -> nn.Module:
-        if not VISION["installed"]():
-            pytest.skip("torchvision is not installed")
-        return getattr(VISION["torchvision_models"](), name)(num_classes=10)
-
-    return make
-
-
-# Name to the shape of one sample and the network.
-NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
-    "ResNet-20": ((1, 28, 28), teacher),
-    "transformer": ((20, 64), encoder),
-    "ResNet-18": ((3, 64, 64), vision("resnet18")),
-    "MobileNetV2": ((3, 96, 96), vision("mobilenet_v2")),
-}
-
-
-@cache
-def integer_graph(name: str, batch: int = 1) -> Graph:
-    """Return a network with random weights as integers; its batch norms have seen some samples."""
-    shape, make = NETWORKS[name]
-    torch.manual_seed(0)
-    module, samples = make().train(), torch.rand(8, *shape)
-    with torch.no_grad():
-        for _ in range(3):
-            module(samples)
-    graph = planish.capture(module.eval(), samples[:2])
-    steps = planish.Pipeline([passes.FoldBatchNorm(), passes.InsertQDQ()])
-    quantized = steps.run(graph, [samples]).graph
-    lowered = passes.LowerToInteger().run(quantized, passes.Context()).graph
-    return lowered.fix_batch(batch)
 
 
 def assert_equal(graph: Graph, run: Callable[..., Any], inputs: int) -> None:

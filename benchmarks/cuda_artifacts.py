@@ -1,0 +1,71 @@
+"""Makes what `benchmarks.cuda` measures: ResNet-50 compiled for a GPU, on any machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import planish
+from planish.backends import Reference, find_target
+from planish.backends.builder import fill_plan
+from planish.backends.plan import Plan
+from planish.compilation import backend_graph
+from planish.ir import Graph, OptionError
+
+from .cuda import DESCRIPTION, images_of
+from .networks import GROUPS, prepare
+
+NETWORK = "ResNet-50"
+BATCHES = (1, 32)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a layer has to do at least.
+
+    Attributes:
+        macs: Multiply-accumulates of the batch.
+        nbytes: Of its weights, its input and its output.
+    """
+
+    macs: int
+    nbytes: int
+
+
+def prepare_artifacts(folder: Path, target: str) -> None:
+    """Write an artifact for each batch size, and the reference's results.
+
+    Args:
+        folder: Where to.
+        target: A GPU's.
+
+    Raises:
+        OptionError: The target is no GPU.
+        ModelError: torchvision is not installed.
+    """
+    chosen = find_target(target)
+    if chosen.capability is None:
+        raise OptionError(f"target {target!r} is no GPU", cure="choose one of cuda-...")
+    folder.mkdir(parents=True, exist_ok=True)
+    (network,) = [each for group in GROUPS for each in group if each.name == NETWORK]
+    path = prepare(network, folder, chosen)
+    described = {"target": target, "onnx": path.name, "batches": {}}
+    for batch in BATCHES:
+        graph = backend_graph(planish.capture(path), batch)
+        planish.compile(graph, target=target).save(folder / f"resnet-50-{batch}.planish")
+        np.save(folder / f"resnet-50-{batch}.npy", Reference(graph)(images_of(batch)))
+        described["batches"][str(batch)] = [asdict(each) for each in _work(graph, target)]
+    (folder / DESCRIPTION).write_text(json.dumps(described))
+
+
+def _work(graph: Graph, target: str) -> list[Work]:
+    """Return what each layer of an integer graph has to do."""
+    plan = Plan(find_target(target), threads=1)
+    fill_plan(graph, plan)
+    return [
+        Work(layer.macs, layer.x.nbytes + layer.y.nbytes + plan.tensors[layer.weight].nbytes)
+        for layer, _ in plan.layers
+    ]

@@ -1,0 +1,60 @@
+"""Compiles networks and operators for a GPU, and stores what the reference makes of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from planish.backends import Reference, build, find_target
+from planish.ir import Graph, OptionError
+from planish.ir.calling import flatten_structure
+from tests.backends import test_attention, test_images, test_operators
+from tests.backends.conftest import GraphBuilder
+from tests.backends.cuda.networks import NETWORKS, integer_graph
+from tests.backends.test_arm import sample
+
+from .running import say
+
+SUITES = (test_operators, test_attention, test_images)
+BATCH = 3
+SAMPLES = 4
+
+
+def graphs() -> Iterator[tuple[str, Graph]]:
+    """Yield every case by name: the suites of operators, and whole networks."""
+    for module in SUITES:
+        for name in module.CASES:
+            yield f"operator-{name}", module.make_graph(GraphBuilder, name, seed=1)
+    for name in NETWORKS:
+        yield f"network-{name}", integer_graph(name, BATCH)
+
+
+def make(folder: Path, target: str = "cuda-sm90") -> None:
+    """Write all cases into a folder, an artifact and its samples each.
+
+    Raises:
+        OptionError: The target is no GPU.
+        TargetError: NVIDIA's compiler is not installed.
+    """
+    if find_target(target).capability is None:
+        raise OptionError(f"target {target!r} is no GPU", cure="choose one of cuda-...")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, graph in graphs():
+        write(folder / f"{name}.planish", graph, target)
+        say(name)
+
+
+def write(path: Path, graph: Graph, target: str) -> None:
+    """Write one case: an artifact, and inputs with the reference's outputs."""
+    build(graph, target).save(path)
+    reference, stored = Reference(graph), dict[str, Any]()
+    for number in range(SAMPLES):
+        given = sample(graph, GraphBuilder(1000 + number))
+        flat: list[Any] = []
+        flatten_structure(reference(*given), flat)
+        stored.update({f"input.{number}.{i}": array for i, array in enumerate(given)})
+        stored.update({f"output.{number}.{i}": array for i, array in enumerate(flat)})
+    np.savez(path.with_suffix(".npz"), target=target, samples=SAMPLES, **stored)
