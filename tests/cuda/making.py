@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.backends import test_attention, test_images, test_operators
 from tests.backends.conftest import GraphBuilder
 from tests.backends.cuda.networks import NETWORKS, integer_graph
 from tests.backends.test_arm import sample
+from tests.backends.test_float_operators import GROUPS, Samples
 
 from .running import say
 
@@ -32,6 +33,15 @@ def graphs() -> Iterator[tuple[str, Graph]]:
         yield f"network-{name}", integer_graph(name, BATCH)
 
 
+def float_graphs() -> Iterator[tuple[str, Graph, list[Any]]]:
+    """Yield groups of float operators by name, with inputs that they are defined for."""
+    for name, group in GROUPS.items():
+        samples = Samples(GraphBuilder)
+        made = [make_node(samples) for found in group.values() for make_node in found]
+        graph = samples.builder.finish(*made)
+        yield f"float-{name}", graph, [value.numpy() for value in samples.values]
+
+
 def make(folder: Path, target: str = "cuda-sm90") -> None:
     """Write all cases into a folder, an artifact and its samples each.
 
@@ -45,16 +55,28 @@ def make(folder: Path, target: str = "cuda-sm90") -> None:
     for name, graph in graphs():
         write(folder / f"{name}.planish", graph, target)
         say(name)
+    for name, graph, given in float_graphs():
+        write(folder / f"{name}.planish", graph, target, [given])
+        say(name)
 
 
-def write(path: Path, graph: Graph, target: str) -> None:
-    """Write one case: an artifact, and inputs with the reference's outputs."""
+def write(path: Path, graph: Graph, target: str, inputs: Sequence[Any] | None = None) -> None:
+    """Write one case: an artifact, and inputs with the reference's outputs.
+
+    Args:
+        path: The artifact's; the arrays lie beside it.
+        graph: What is compiled, its batch fixed.
+        target: A GPU's.
+        inputs: The samples, of a graph in float, whose results shall be close; by default random
+            quantized ones, whose results shall be equal.
+    """
     build(graph, target).save(path)
-    reference, stored = Reference(graph), dict[str, Any]()
-    for number in range(SAMPLES):
-        given = sample(graph, GraphBuilder(1000 + number))
+    reference = Reference(graph)
+    given_by = inputs or [sample(graph, GraphBuilder(1000 + i)) for i in range(SAMPLES)]
+    stored: dict[str, Any] = {"close": inputs is not None}
+    for number, given in enumerate(given_by):
         flat: list[Any] = []
         flatten_structure(reference(*given), flat)
         stored.update({f"input.{number}.{i}": array for i, array in enumerate(given)})
         stored.update({f"output.{number}.{i}": array for i, array in enumerate(flat)})
-    np.savez(path.with_suffix(".npz"), target=target, samples=SAMPLES, **stored)
+    np.savez(path.with_suffix(".npz"), target=target, samples=len(given_by), **stored)

@@ -14,6 +14,9 @@ from planish.backends import load
 from planish.ir.calling import flatten_structure
 from planish.ir.errors import DataError
 
+# What float operators are right to.
+RTOL, ATOL = 1e-5, 1e-6
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -22,7 +25,7 @@ class Outcome:
     Attributes:
         samples: Inputs that it ran on.
         values: Output values that were compared.
-        different: Those that differ from the reference.
+        different: Those that differ from the reference; in float, by more than it is close.
     """
 
     samples: int
@@ -51,10 +54,11 @@ def run(folder: Path) -> int:
         begun = time.perf_counter()
         found = compare(path)
         wrong += bool(found.different)
-        said = f"{found.different} of {found.values} values differ" if found.different else "equal"
+        said = f"{found.different} of {found.values} values differ" if found.different else "right"
         took = time.perf_counter() - begun
         say(f"{path.stem}: {found.samples} inputs, {said} ({took:.2f} s)")
-    say(f"{len(paths) - wrong} of {len(paths)} equal the reference in every bit")
+    right = f"{len(paths) - wrong} of {len(paths)}"
+    say(f"{right} equal the reference in every bit; float operators to {RTOL}")
     return int(wrong > 0)
 
 
@@ -65,8 +69,9 @@ def compare(path: Path) -> Outcome:
         artifact = load(path, target)
         samples = int(stored["samples"])
         pairs = [pair for i in range(samples) for pair in _outputs(artifact, stored, i)]
+        close = bool(stored["close"])
     values = sum(want.size for want, _ in pairs)
-    return Outcome(samples, values, sum(_differing(*pair) for pair in pairs))
+    return Outcome(samples, values, sum(_differing(*pair, close) for pair in pairs))
 
 
 def _outputs(artifact: Any, stored: Any, sample: int) -> list[tuple[Any, Any]]:
@@ -77,9 +82,11 @@ def _outputs(artifact: Any, stored: Any, sample: int) -> list[tuple[Any, Any]]:
     return [(stored[f"output.{sample}.{i}"], have) for i, have in enumerate(flat)]
 
 
-def _differing(want: Any, have: Any) -> int:
-    """Return how many values have other bits."""
+def _differing(want: Any, have: Any, close: bool) -> int:
+    """Return how many values have other bits, or are not close."""
     if (want.dtype, want.shape) != (have.dtype, have.shape):
         return want.size
+    if close and want.dtype.kind == "f":
+        return int((~np.isclose(have, want, RTOL, ATOL, equal_nan=True)).sum())
     bits = f"u{want.itemsize}"
     return int((want.view(bits) != have.view(bits)).sum())

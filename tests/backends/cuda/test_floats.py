@@ -1,7 +1,6 @@
 """Float operators on a GPU, emulated: as torch has them, beside integers, and as machine code."""
 
 import re
-import runpy
 from collections.abc import Sequence
 from functools import cache, partialmethod
 from math import prod
@@ -24,10 +23,12 @@ from planish.backends.cuda.nvrtc import compile_cubin
 from planish.backends.cuda.source import prelude
 from planish.cli.summary import summarize
 from planish.ir import Graph, Level, OperatorError
+from tests.backends.test_float import float_graph, mixed_graph
+from tests.backends.test_float_operators import GROUPS, Samples
+from tests.cuda import running
+from tests.cuda.making import write
 
 planish, aten = torch.ops.planish, torch.ops.aten
-SAMPLES = runpy.run_path(str(Path(__file__).parents[1] / "test_float_operators.py"))
-FLOAT = runpy.run_path(str(Path(__file__).parents[1] / "test_float.py"))
 U8 = torch.uint8
 ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_90")
 RTOL, ATOL = 1e-5, 1e-6
@@ -51,13 +52,13 @@ def assert_nearly(got: Sequence[Any], wanted: Sequence[Any], step: float) -> Non
 @cache
 def emulated(builder: Any, group: str) -> tuple[Graph, Any, EmulatedNetwork]:
     """A group of sample operators as one network, and inputs for it."""
-    samples = SAMPLES["Samples"](builder)
-    made = [make(samples) for found in SAMPLES["GROUPS"][group].values() for make in found]
+    samples = Samples(builder)
+    made = [make(samples) for found in GROUPS[group].values() for make in found]
     graph = samples.builder.finish(*made)
     return graph, samples.values, EmulatedNetwork(graph, "cuda-sm80")
 
 
-@pytest.mark.parametrize("group", SAMPLES["GROUPS"])
+@pytest.mark.parametrize("group", GROUPS)
 def test_float_operators_equal_torch(
     builder: Any, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +72,7 @@ def test_float_operators_equal_torch(
         np.testing.assert_array_equal(have, same)
 
 
-@pytest.mark.parametrize("group", SAMPLES["GROUPS"])
+@pytest.mark.parametrize("group", GROUPS)
 def test_float_operators_compile(builder: Any, group: str) -> None:
     pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc-cu12 is not installed")
     _, _, network = emulated(builder, group)
@@ -169,9 +170,9 @@ def test_several_islands(builder: Any, target: str, batch: int) -> None:
     assert_nearly(EmulatedNetwork(graph, target)(x), Reference(graph)(x), step=0.1)
 
 
-@pytest.mark.parametrize("name", ["mixed_graph", "float_graph"])
-def test_networks_with_float_results(builder: Any, name: str) -> None:
-    graph = FLOAT[name](builder)
+@pytest.mark.parametrize("make", [mixed_graph, float_graph])
+def test_networks_with_float_results(builder: Any, make: Any) -> None:
+    graph = make(builder)
     x = np.random.default_rng(0).normal(size=graph.inputs[0].shape).astype(np.float32)
     assert_close(EmulatedNetwork(graph, "cuda-sm75")(x), Reference(graph)(x))
 
@@ -228,3 +229,29 @@ def test_what_a_gpu_can_not_compute_is_named(builder: Any, monkeypatch: pytest.M
         "(aten.sin.default); rewrite the model without it, or run that part outside of planish, or "
         "compile for a processor"
     )
+
+
+class Exponential:
+    """Stands for a loaded artifact whose results are off by a factor."""
+
+    inputs = ("x",)
+
+    def __init__(self, factor: float) -> None:
+        self.factor = np.float32(factor)
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray]:
+        return (np.exp(x) * self.factor,)
+
+
+def test_floats_that_another_machine_prepared(
+    builder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nvidia.cuda_nvrtc", reason="nvidia-cuda-nvrtc-cu12 is not installed")
+    b = builder(3, Level.CANONICAL)
+    graph = b.finish(b.call(aten.exp.default, b.input(torch.float32, (2, 8))))
+    x = np.random.default_rng(0).random((2, 8), dtype=np.float32)
+    write(tmp_path / "case.planish", graph, "cuda-sm80", [[x]])
+    assert build(graph, "cuda-sm80").content == (tmp_path / "case.planish").read_bytes()
+    for factor, status in ((1.0, 0), (1 + 5e-6, 0), (1 + 1e-4, 1)):
+        monkeypatch.setattr(running, "load", lambda *_, f=factor: Exponential(f))
+        assert running.run(tmp_path) == status
