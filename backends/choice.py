@@ -12,7 +12,7 @@ class Choice:
     """A strategy and its knobs.
 
     Attributes:
-        strategy: A name in `lower.layer.STRATEGIES`.
+        strategy: A name in `lower.strategies.STRATEGIES`.
         knobs: Plain JSON.
         source: Who chose: "database", "table" or "rules".
     """

@@ -18,7 +18,7 @@ from planish.ir.errors import OperatorError
 
 from .choice import Choice
 from .layer import Layer
-from .lower.layer import STRATEGIES, find_strategy
+from .lower.strategies import STRATEGIES, find_strategy
 from .plan import Plan
 
 TABLES = Path(__file__).parent / "tables"

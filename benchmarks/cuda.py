@@ -6,7 +6,7 @@ GPU already, until its last kernel has ended. Before that the artifact's results
 reference's. Prints a table; a runtime that isn't there is named with the reason. Without a GPU it
 is an error: nothing is estimated.
 
-    python -m benchmarks.cuda --prepare cuda-sm90     # compiles, on any machine, into build/bench
+    python -m benchmarks.cuda_artifacts cuda-sm90     # compiles, on any machine, into build/bench
     python -m benchmarks.cuda                         # measures, on a machine with a GPU
 
 Measuring takes planish, NumPy, safetensors, typer and rich, and what of the others is there.
@@ -202,7 +202,7 @@ def measure(folder: Path, runs: int) -> None:
     path = folder / DESCRIPTION
     if not path.exists():
         raise DataError(
-            f"there is no {path}", cure="python -m benchmarks.cuda --prepare cuda-sm90, first"
+            f"there is no {path}", cure="python -m benchmarks.cuda_artifacts cuda-sm90, first"
         )
     facts, described = device_facts(), json.loads(path.read_text())
     contests = [contest(folder, described, int(b), runs) for b in described["batches"]]
@@ -217,18 +217,12 @@ def measure(folder: Path, runs: int) -> None:
 
 
 def main(
-    prepare: Annotated[str, typer.Option(help="Only compile, for this target.")] = "",
     folder: Annotated[Path, typer.Option(help="Where the compiled networks are.")] = BUILD,
     runs: Annotated[int, typer.Option(help="Timed calls of each runtime.")] = 200,
 ) -> None:
     """Measure ResNet-50 on this machine's GPU."""
     try:
-        if prepare:
-            from .cuda_artifacts import prepare_artifacts
-
-            prepare_artifacts(folder, prepare)
-        else:
-            measure(folder, runs)
+        measure(folder, runs)
     except PlanishError as error:
         typer.echo(f"benchmarks: {error}", err=True)
         sys.exit(2)

@@ -1,21 +1,24 @@
-"""Makes what `benchmarks.cuda` measures: ResNet-50 compiled for a GPU, on any machine."""
+"""Makes what `benchmarks.cuda` measures, on any machine: `python -m benchmarks.cuda_artifacts`."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 import planish
 from planish.backends import Reference, find_target
 from planish.backends.builder import fill_plan
 from planish.backends.plan import Plan
 from planish.compilation import backend_graph
-from planish.ir import Graph, OptionError
+from planish.ir import Graph, OptionError, PlanishError
 
-from .cuda import DESCRIPTION, images_of
+from .cuda import BUILD, DESCRIPTION, images_of
 from .networks import GROUPS, prepare
 
 NETWORK = "ResNet-50"
@@ -69,3 +72,19 @@ def _work(graph: Graph, target: str) -> list[Work]:
         Work(layer.macs, layer.x.nbytes + layer.y.nbytes + plan.tensors[layer.weight].nbytes)
         for layer, _ in plan.layers
     ]
+
+
+def main(
+    target: Annotated[str, typer.Argument(help="A GPU's: cuda-sm90.")],
+    folder: Annotated[Path, typer.Option(help="Where to.")] = BUILD,
+) -> None:
+    """Compile ResNet-50 for a GPU, for batches of 1 and 32."""
+    try:
+        prepare_artifacts(folder, target)
+    except PlanishError as error:
+        typer.echo(f"benchmarks: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    typer.run(main)

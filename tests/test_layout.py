@@ -12,6 +12,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,12 @@ ALLOWED = {
     "compiler": ("ir", "passes", "backends", "examples"),
 }
 LONGEST = 400
+# Files that know each other, as a public method of one hands its object to the other.
+TOGETHER = (
+    {"ir/fingerprint.py", "ir/graph.py", "ir/printer.py", "ir/serialize.py"},
+    {"passes/train.py", "passes/training/training_loop.py"},
+    {"compiler/report.py", "compiler/report_html.py"},
+)
 FILES = [p for folder in PACKAGES for p in sorted((ROOT / folder).rglob("*.py"))]
 ELSEWHERE = [p for folder in ("tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
 # Absolute paths that name one machine's folders; /tmp and the like in a test's input are no reason.
@@ -120,6 +128,50 @@ def test_import_rules_bite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "ir: import planish.ir, not the folder",
         "planish.backends.target: relative inside a folder",
     ]
+
+
+def imported_files(path: Path) -> set[Path]:
+    """Return the files of its folder that a file imports, wherever in it; packages apart."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            below = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            found.add(below.with_suffix(".py"))
+            found |= {below / f"{alias.name}.py" for alias in node.names}
+    return {other for other in found if other.is_file()}
+
+
+def circle(paths: list[Path], together: Sequence[set[str]] = ()) -> list[str]:
+    """Return files that import each other in a circle, or nothing; some count as one file."""
+    one = {name: min(names) for names in together for name in names}
+    arrows: dict[str, set[str]] = {}
+    for path in paths:
+        name = one.get(name_of(path), name_of(path))
+        others = {one.get(name_of(other), name_of(other)) for other in imported_files(path)}
+        arrows.setdefault(name, set()).update(others - {name})
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_imports_form_no_circles() -> None:
+    modules = [path for path in FILES if path.name != "__init__.py"]
+    assert circle(modules, TOGETHER) == []
+    for names in TOGETHER:
+        assert circle([ROOT / name for name in names]), f"no circle any more: {names}"
+
+
+def test_circles_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    texts = {"a": "from .b import x", "b": "def f():\n    from . import c", "c": "from .a import y"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    paths = sorted(tmp_path.iterdir())
+    assert sorted(set(circle(paths))) == ["a.py", "b.py", "c.py"]
+    assert circle(paths, [{"a.py", "b.py", "c.py"}]) == []
+    assert circle(paths[:2]) == []
 
 
 def test_every_folder_with_modules_is_packaged() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..layer import Layer
 from ..plan import Plan
 from .direct import Direct
-from .layer import Knobs, Layer
+from .strategies import Knobs
 
 
 class ByteProducts(Direct):

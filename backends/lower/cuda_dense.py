@@ -9,10 +9,11 @@ from math import gcd
 from ..cuda.dense_problem import Window
 from ..cuda.tiles import Tile
 from ..kernels import Kernel
+from ..layer import Layer
 from ..plan import Plan, Pointer
 from .cuda_tiles import RATES, overlaps, reckon_cycles, tiles_of
 from .geometry import Geometry, find_geometry
-from .layer import Knobs, Layer, Strategy
+from .strategies import Knobs, Strategy
 
 # How many of the best tiles are worth measuring.
 OFFERED = 12

@@ -7,9 +7,10 @@ from math import gcd
 
 from ..cuda.depthwise import GROUP, THREADS
 from ..kernels import Kernel
+from ..layer import Layer
 from ..plan import Plan, Pointer
 from .cuda_tiles import MULTIPROCESSORS, RATES
-from .layer import Knobs, Layer, Strategy
+from .strategies import Knobs, Strategy
 
 # Words of weights that a thread may keep in registers.
 MOST_WEIGHTS = 64

@@ -9,8 +9,9 @@ from math import ceil
 from ..kernels import Kernel
 from ..kernels.depthwise import Window
 from ..kernels.interleave import Interleaving
+from ..layer import Layer
 from ..plan import Plan, Pointer
-from .layer import Knobs, Layer, Strategy, is_bounded
+from .strategies import Knobs, Strategy, is_bounded
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 200_000

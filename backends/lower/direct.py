@@ -10,9 +10,10 @@ import numpy as np
 
 from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS, Instruction
+from ..layer import Layer
 from ..plan import Plan, Pointer
 from .geometry import Geometry, find_geometry, run_steps
-from .layer import Knobs, Layer, Strategy, find_ending
+from .strategies import Knobs, Strategy, find_ending
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 400_000

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS
+from ..layer import Layer
 from ..plan import Parameter, Plan, Pointer
-from .layer import Knobs, Layer, Strategy
+from .strategies import Knobs, Strategy
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 400_000

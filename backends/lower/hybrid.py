@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels import Kernel
+from ..layer import Layer
 from ..packing_hybrid import block_quads
 from ..plan import Plan, Pointer
 from .direct import PARALLEL_MACS, Part, split_channels, tiles_of_a_task
 from .geometry import Geometry, find_geometry, run_steps
-from .layer import Knobs, Layer, Strategy, find_ending
 from .quads import Quads, classify
+from .strategies import Knobs, Strategy, find_ending
 
 # How many of the best settings are worth measuring.
 OFFERED = 8

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..layer import Layer
 from ..plan import Plan
 from .direct import Direct
-from .layer import Layer
 
 
 class Matrix(Direct):

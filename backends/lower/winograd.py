@@ -10,10 +10,11 @@ import numpy as np
 from ..kernels import Kernel
 from ..kernels.instructions import INSTRUCTIONS
 from ..kernels.winograd import FORMS, Sizes
+from ..layer import Layer
 from ..plan import Plan, Pointer
 from ..value import scratch
 from .direct import PARALLEL_MACS, Part, split_channels
-from .layer import Knobs, Layer, Strategy, find_ending
+from .strategies import Knobs, Strategy, find_ending
 
 # A sum below this comes back from the scaled one; see kernels.winograd.
 LIMIT = 1 << 25

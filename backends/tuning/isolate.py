@@ -12,7 +12,7 @@ from ..emit import ENTRY, copy_bytes, emit_module
 from ..layer import Layer
 from ..layout import Layout
 from ..link import compile_library
-from ..lower.layer import find_strategy
+from ..lower.strategies import find_strategy
 from ..memory import ALIGNMENT, lifetimes, place_values
 from ..packing import aligned_bytes, pack_all
 from ..plan import Plan

@@ -18,7 +18,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..matching import require_runnable
 from ..plan import Plan
-from ..target import Target
+from ..target import Target, require_processor
 from .database import Database, Record
 from .measuring import Settings, Timed
 from .runners import KernelBuilder, KernelRunner, Measuring, Shop, Stopped, Trial
@@ -168,9 +168,11 @@ def tune_plan(
         seed: Of the search.
 
     Raises:
-        TargetError: This machine can't run the target's code, or there is no tracker or server.
+        TargetError: It is a GPU's, this machine can't run its code, or there is no tracker or
+            server.
         PlanishError: The rules' own choice can't be built, or the database can't be written.
     """
+    require_processor(plan.target)
     settings = Settings(plan.threads, measure_seconds, tracker, key, server)
     workers = count_workers(plan.target, settings)
     begun = time.monotonic()

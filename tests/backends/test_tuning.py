@@ -15,8 +15,9 @@ from planish.backends import build
 from planish.backends.builder import fill_plan
 from planish.backends.choice import Choice
 from planish.backends.choosing import offers
+from planish.backends.layer import Layer
 from planish.backends.lower.dot_product import DotProduct
-from planish.backends.lower.layer import STRATEGIES, Knobs, Layer, Strategy, register_strategy
+from planish.backends.lower.strategies import STRATEGIES, Knobs, Strategy, register_strategy
 from planish.backends.plan import Plan
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database, Record

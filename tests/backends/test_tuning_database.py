@@ -14,7 +14,7 @@ import pytest
 
 from planish.backends.choice import Choice
 from planish.backends.choosing import TABLES, Table
-from planish.backends.lower.layer import STRATEGIES
+from planish.backends.lower.strategies import STRATEGIES
 from planish.backends.targets import find_target
 from planish.backends.tuning.database import Database, Record, export_table
 from planish.ir.errors import OptionError

@@ -12,7 +12,7 @@ from torch import fx
 from planish.backends import build
 from planish.backends.choice import Choice
 from planish.backends.choosing import choose
-from planish.backends.lower.layer import find_strategy
+from planish.backends.lower.strategies import find_strategy
 from planish.backends.lower.winograd import LIMIT
 from planish.backends.packing_winograd import winograd_weights
 from planish.ir import Graph

@@ -14,7 +14,7 @@ from planish.backends.cuda.emulator import EmulatedLibrary, emulate
 from planish.backends.cuda.source import Signature, cuda_source
 from planish.backends.layer import Layer, Residual
 from planish.backends.layout import Layout, row_layout, vector_layout
-from planish.backends.lower.layer import find_strategy
+from planish.backends.lower.strategies import find_strategy
 from planish.backends.packing import aligned_bytes, pack_all
 from planish.backends.plan import Parameter, Plan, Pointer
 from planish.backends.value import Value

@@ -11,7 +11,7 @@ from planish.backends.cuda.nvrtc import compile_cubin
 from planish.backends.cuda.source import cuda_source, prelude
 from planish.backends.cuda.tiles import Tile
 from planish.backends.lower.cuda_tiles import SHAPES
-from planish.backends.lower.layer import find_strategy
+from planish.backends.lower.strategies import find_strategy
 
 ARCHITECTURES = ("sm_61", "sm_75", "sm_80", "sm_90")
 CASES: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planish.backends.lower.layer import find_strategy
+from planish.backends.lower.strategies import find_strategy
 
 CASES: dict[str, dict[str, Any]] = {
     "3 x 3": {"channels": 24, "padding": (1, 1, 1, 1), "size": (7, 9)},

@@ -13,18 +13,6 @@ from planish.ir.errors import OptionError, unknown
 from ..layer import Layer
 from ..plan import Plan
 
-# What a strategy imports, its layer too.
-__all__ = [
-    "STRATEGIES",
-    "Knobs",
-    "Layer",
-    "Strategy",
-    "find_ending",
-    "find_strategy",
-    "is_bounded",
-    "register_strategy",
-]
-
 # Ways to compute a layer, best first: name to "module:class"; with a dot in front, a module of this
 # folder. See docs/add-a-kernel.md.
 STRATEGIES: dict[str, str] = {
