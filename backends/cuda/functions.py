@@ -16,26 +16,13 @@ from tvm import tirx
 from tvm.ir import Call
 
 # TVM's name to ours in floats.h. What they take and return has one dtype.
+_SAME = (
+    *("exp", "exp2", "exp10", "log", "log10", "log1p", "pow", "sqrt", "rsqrt", "sigmoid", "erf"),
+    *("tanh", "sinh", "cosh", "asinh", "acosh", "atanh", "sin", "cos", "tan", "asin", "acos"),
+    *("atan", "atan2", "fabs", "floor", "trunc", "fmod", "hypot", "copysign"),
+)
 FUNCTIONS = {
-    **{
-        f"tirx.{name}": f"planish_{name}"
-        for name in (
-            *("exp", "exp2", "exp10", "log", "log10", "log1p", "pow", "sqrt", "rsqrt", "sigmoid"),
-            *("tanh", "sinh", "cosh", "asinh", "acosh", "atanh", "sin", "cos", "tan", "asin"),
-            *(
-                "acos",
-                "atan",
-                "atan2",
-                "erf",
-                "fabs",
-                "floor",
-                "trunc",
-                "fmod",
-                "hypot",
-                "copysign",
-            ),
-        )
-    },
+    **{f"tirx.{name}": f"planish_{name}" for name in _SAME},
     "prim.log2": "planish_log2",
     "prim.ceil": "planish_ceil",
     "tirx.nearbyint": "planish_nearest_even",

@@ -18,6 +18,10 @@ from planish.backends.lower.strategies import find_strategy
 from planish.backends.packing import aligned_bytes, pack_all
 from planish.backends.plan import Parameter, Plan, Pointer
 from planish.backends.value import Value
+from tests.backends.cuda.artifacts import artifact, graph, stub, stub_library
+
+# Fixtures of this folder that stand elsewhere.
+__all__ = ["artifact", "graph", "stub", "stub_library"]
 
 # Beyond what a kernel may read and write: its slack, and a margin that must stay as it is.
 MARGIN = 256
