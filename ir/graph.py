@@ -172,11 +172,19 @@ class Graph:
         """Return where a node came from."""
         return get_origin(node)
 
-    def infer(self) -> Graph:
-        """Recompile after editing, and write each node's shape and dtype to `meta["val"]`."""
+    def infer(self, *, keep_open: bool = False) -> Graph:
+        """Recompile after editing, and write each node's shape and dtype to `meta["val"]`.
+
+        Args:
+            keep_open: Whether an operator that doesn't leave the batch open is an error.
+
+        Raises:
+            ModelError: An operator rejects the shapes or dtypes it is given; names the node.
+            OperatorError: See `keep_open`.
+        """
         self.fx.lint()
         self.module.recompile()
-        for node, value in infer_values(self.module, self.inputs).items():
+        for node, value in infer_values(self.module, self.inputs, keep_open=keep_open).items():
             node.meta["val"] = value
         return self
 

@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import (
 from torch.fx.node import map_arg
 
 from . import integer  # noqa: F401  (defines torch.ops.planish)
-from .errors import ModelError
+from .errors import ModelError, OperatorError
 from .origin import get_origin
 
 if TYPE_CHECKING:
@@ -57,22 +57,45 @@ class Inference:
         return self.values[node]
 
 
-def infer_values(module: fx.GraphModule, inputs: list[InputSpec]) -> dict[fx.Node, Any]:
+def infer_values(
+    module: fx.GraphModule, inputs: list[InputSpec], *, keep_open: bool = False
+) -> dict[fx.Node, Any]:
     """Return the inferred value (a FakeTensor, a SymInt, a tuple) of every node but the output.
+
+    Args:
+        module: Whose nodes.
+        inputs: One specification a placeholder.
+        keep_open: Whether an operator must leave the batch open. Some rules of torch don't.
 
     Raises:
         ModelError: An operator rejects the shapes or dtypes it is given; names the node.
+        OperatorError: One doesn't leave the batch open; names the node.
     """
     inference = Inference()
     remaining = iter(inputs)
+    opened: Any = None
     for node in module.graph.nodes:
         if node.op == "placeholder":
-            inference.placeholder(node, next(remaining))
+            spec = next(remaining)
+            inference.placeholder(node, spec)
+            if spec.shape[:1] == (None,):
+                opened = inference.values[node].shape[0]
         elif node.op == "get_attr":
             inference.stored(node, get_tensor(module, str(node.target)))
         elif node.op == "call_function":
             inference.call(node)
+            if keep_open and is_fixed(opened):
+                raise OperatorError(
+                    f"{node.name} = {node.target} doesn't leave the batch size open",
+                    where=str(get_origin(node)),
+                    cure="export the model with a fixed batch size",
+                )
     return inference.values
+
+
+def is_fixed(size: Any) -> bool:
+    """Whether an open size has been given the number that stands for it, as some rules do."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is not None
 
 
 def infer_node(node: fx.Node, module: torch.nn.Module | None = None) -> None:
@@ -195,13 +218,20 @@ def _baddbmm(
 
 
 def _per_sample(target: Any) -> Any:
-    """Return the rule of a resize: torch's own would fix the open batch size."""
+    """Return the rule of an operator on images: torch's own would fix the open batch size."""
 
     def rule(x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
         one = target(x.new_empty((1, *x.shape[1:])), *rest, **options)
         return one.new_empty((x.shape[0], *one.shape[1:]))
 
     return rule
+
+
+def _taken(x: torch.Tensor, indices: torch.Tensor, dim: int | None = None) -> torch.Tensor:
+    """The shape of entries taken along an axis; torch's own rule would fix the open batch size."""
+    if dim is None or x.dim() != indices.dim():
+        return _aten.take_along_dim.default(x, indices, dim)
+    return x.new_empty(indices.shape)
 
 
 _RULES: dict[Any, Any] = {
@@ -228,6 +258,9 @@ _RULES: dict[Any, Any] = {
         )
         for target in (packet.default, packet.vec)
     },
+    _aten.im2col.default: _per_sample(_aten.im2col.default),
+    _aten.col2im.default: _per_sample(_aten.col2im.default),
+    _aten.take_along_dim.default: _taken,
     _aten.batch_norm.default: _batch_norm,
     torch.ops.planish.fake_quantize.default: lambda x, *_: x.new_empty(x.shape),
     torch.ops.aten.lstm.input: _lstm,

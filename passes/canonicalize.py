@@ -28,6 +28,7 @@ class Canonicalize(Pass):
     Checks:
         An operator that has no row in the operator table is an OperatorError that names it.
         An in-place operator on a view of another value is an OperatorError.
+        So is an operator that needs a fixed batch size in a graph whose batch is open.
         A model that another tool quantized keeps its fake-quantize nodes: its graph is quantized.
 
     Source:
@@ -46,7 +47,7 @@ class Canonicalize(Pass):
         graph.infer()
         replace_in_place(graph)
         rewrite(graph)
-        graph.prune_dead().infer()
+        graph.prune_dead().infer(keep_open=True)
         for node in graph.calls:
             row(node)  # an operator without a row is an error here, with the user's line
         quantized = any(row(node).name == "fake_quantize" for node in graph.calls)

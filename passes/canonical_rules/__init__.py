@@ -15,6 +15,8 @@ from .attention import ATTENTION_RULES
 from .constants import fold_constants
 from .convolution import CONVOLUTION_RULES
 from .creation import CREATION_RULES
+from .decompose import DECOMPOSE_RULES
+from .functions import FUNCTION_RULES
 from .in_place import replace_in_place
 from .indexing import INDEXING_RULES
 from .logic import LOGIC_RULES
@@ -28,6 +30,7 @@ from .quantized import QUANTIZED_RULES
 from .recurrent import RECURRENT_RULES
 from .rewriting import TARGETS, Rule
 from .shapes import SHAPE_RULES
+from .sorting import SORTING_RULES
 from .spelling import SPELLING_RULES
 
 RULES: tuple[Rule, ...] = (
@@ -43,10 +46,13 @@ RULES: tuple[Rule, ...] = (
     *CONVOLUTION_RULES,
     *POOLING_RULES,
     *ARITHMETIC_RULES,
+    *FUNCTION_RULES,
     *PRODUCT_RULES,
     *SHAPE_RULES,
     *MOVEMENT_RULES,
     *INDEXING_RULES,
+    *SORTING_RULES,
+    *DECOMPOSE_RULES,
 )
 
 # Each sweep must bring the graph closer to the canonical form; no model needs a tenth of these.

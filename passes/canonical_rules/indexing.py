@@ -9,11 +9,18 @@ import torch
 from torch import fx
 
 from planish.ir.graph import Graph
-from planish.ir.ops import arguments
+from planish.ir.ops import arguments, pair
 
 from .rewriting import Rewriter, is_call, looks_at, rank, replace_with, tensor_name
 
 aten = torch.ops.aten
+
+
+@looks_at(aten._unsafe_index.Tensor)
+def check_index(graph: Graph, node: fx.Node) -> bool:
+    """torch's own rules index without a check; planish's keep every index inside its axis."""
+    replace_with(graph, node, aten.index.Tensor, node.args)
+    return True
 
 
 @looks_at(aten.index.Tensor)
@@ -158,4 +165,120 @@ def _counts_samples(node: fx.Node, x: fx.Node) -> bool:
     return starts and str(node.meta["val"].shape[0]) == str(x.meta["val"].shape[0])
 
 
-INDEXING_RULES = (spell_index, spell_rowwise, spell_run, write_embedding)
+@looks_at(aten.index.Tensor)
+def spell_computed(graph: Graph, node: fx.Node) -> bool:
+    """x[i, :, j] with computed i, j -> axes i, j first and merged, index_select, axes back.
+
+    Stored positions that are left for it, masks apart, are read as computed ones are.
+    """
+    x, given = node.args
+    assert isinstance(x, fx.Node)
+    assert isinstance(given, list | tuple)
+    indices = {axis: index for axis, index in enumerate(given) if isinstance(index, fx.Node)}
+    axes, shape = list(indices), graph.shape(x)
+    sizes = [shape[axis] for axis in axes]
+    masks = any(graph.dtype(index) == torch.bool for index in indices.values())
+    wanted = [-1 if size is None else size for size in graph.shape(node)]
+    if not axes or masks or None in sizes or wanted.count(-1) > 1:
+        return False
+    rewriter = Rewriter(graph, node)
+    place: Any = None
+    for axis, index in indices.items():
+        inside = rewriter.call(aten.remainder.Scalar, index, max(shape[axis] or 1, 1))
+        if place is not None:
+            place = rewriter.call(aten.mul.Tensor, place, shape[axis])
+        place = inside if place is None else rewriter.call(aten.add.Tensor, place, inside)
+    together = axes == list(range(axes[0], axes[-1] + 1))
+    first = axes[0] if together else 0
+    rest = [axis for axis in range(len(shape)) if axis not in axes]
+    order = [*rest[:first], *axes, *rest[first:]]
+    whole = prod(size for size in sizes if size is not None)
+    around = [-1 if shape[axis] is None else shape[axis] for axis in rest]
+    merged = [*around[:first], whole, *around[first:]]
+    moved = rewriter.call(aten.permute.default, x, order)
+    flat = rewriter.call(aten.reshape.default, place, [-1])
+    picked = rewriter.call(
+        aten.index_select.default, rewriter.call(aten.reshape.default, moved, merged), first, flat
+    )
+    rewriter.finish(aten.reshape.default, picked, wanted)
+    return True
+
+
+@looks_at(aten.unfold.default)
+def spell_unfold(graph: Graph, node: fx.Node) -> bool:
+    """x.unfold(1, 3, 2) -> the windows' entries by index_select, each window's axis last."""
+    values: dict[str, Any] = arguments(node)
+    x, size = values["self"], values["size"]
+    shape, axis = graph.shape(x), values["dimension"] % max(rank(x), 1)
+    if not shape or shape[axis] is None or shape.count(None) > 1:
+        return False
+    rewriter, length = Rewriter(graph, node), graph.shape(node)[axis]
+    starts = torch.arange(length or 0) * values["step"]
+    positions = starts[:, None] + torch.arange(size)
+    stored = rewriter.store(tensor_name(node, "index"), positions.flatten())
+    picked = rewriter.call(aten.index_select.default, x, axis, stored)
+    sizes = [-1 if n is None else n for n in shape]
+    split = [*sizes[:axis], length, size, *sizes[axis + 1 :]]
+    windows = rewriter.call(aten.reshape.default, picked, split)
+    order = [a for a in range(rank(x) + 1) if a != axis + 1]
+    rewriter.finish(aten.permute.default, windows, [*order, axis + 1])
+    return True
+
+
+@looks_at(aten.im2col.default)
+def spell_columns(graph: Graph, node: fx.Node) -> bool:
+    """im2col -> pad, then every window's pixels by index_select, channel by channel."""
+    values = arguments(node)
+    x: Any = values["self"]
+    if rank(x) != 4 or graph.shape(x).count(None) > 1:
+        return False
+    pads, steps = (list(pair(values[name])) for name in ("padding", "stride"))
+    kernel, apart = (list(pair(values[name])) for name in ("kernel_size", "dilation"))
+    rewriter = Rewriter(graph, node)
+    if any(pads):
+        frame = [pads[1], pads[1], pads[0], pads[0]]
+        x = rewriter.call(aten.constant_pad_nd.default, x, frame, 0.0)
+    *outer, height, width = graph.shape(x)
+    assert height is not None
+    assert width is not None
+    rows, columns = (
+        torch.arange(0, size - (k - 1) * d, s)[None, :] + torch.arange(k)[:, None] * d
+        for size, k, d, s in zip((height, width), kernel, apart, steps, strict=True)
+    )
+    # [row of the kernel, its column, row of the windows, their column]
+    positions = rows[:, None, :, None] * width + columns[None, :, None, :]
+    pixels = [-1 if size is None else size for size in [*outer, height * width]]
+    flat = rewriter.call(aten.reshape.default, x, pixels)
+    stored = rewriter.store(tensor_name(node, "index"), positions.flatten())
+    picked = rewriter.call(aten.index_select.default, flat, 2, stored)
+    wanted = [-1 if size is None else size for size in graph.shape(node)]
+    rewriter.finish(aten.reshape.default, picked, wanted)
+    return True
+
+
+@looks_at(aten.take_along_dim.default)
+def spell_along(graph: Graph, node: fx.Node) -> bool:
+    """take_along_dim -> gather, where nothing has to be spread."""
+    values = arguments(node)
+    x, indices, axis = values["self"], values["indices"], values["dim"]
+    if axis is None or rank(x) != rank(indices):
+        return False
+    axis %= rank(x)
+    sizes = [str(n) for a, n in enumerate(x.meta["val"].shape) if a != axis]
+    if sizes != [str(n) for a, n in enumerate(indices.meta["val"].shape) if a != axis]:
+        return False
+    replace_with(graph, node, aten.gather.default, (x, axis, indices))
+    return True
+
+
+INDEXING_RULES = (
+    check_index,
+    spell_index,
+    spell_rowwise,
+    spell_run,
+    spell_computed,
+    spell_unfold,
+    spell_columns,
+    spell_along,
+    write_embedding,
+)

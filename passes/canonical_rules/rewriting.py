@@ -47,10 +47,16 @@ class Rewriter:
         self.graph, self.node = graph, node
         self._labels: Counter[str] = Counter()
 
-    def call(self, target: Any, *args: Any, label: str | None = None) -> fx.Node:
+    def call(
+        self,
+        target: Any,
+        *args: Any,
+        label: str | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> fx.Node:
         """Add a call before the node; `label` names it below the node's origin."""
         with self.graph.fx.inserting_before(self.node):
-            new = self.graph.fx.call_function(target, args)
+            new = self.graph.fx.call_function(target, args, options)
         origin = get_origin(self.node)
         label = label or operator_label(new).split(".")[0]
         count = self._labels[label]

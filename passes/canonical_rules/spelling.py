@@ -157,6 +157,13 @@ def write_defaults(graph: Graph, node: fx.Node) -> bool:
     return True
 
 
+@looks_at(aten.diagonal_copy.default)
+def drop_copy(graph: Graph, node: fx.Node) -> bool:
+    """diagonal_copy -> diagonal: values don't say whose memory they are in."""
+    replace_with(graph, node, aten.diagonal.default, node.args)
+    return True
+
+
 @looks_at(aten.gelu.default)
 def write_gelu(graph: Graph, node: fx.Node) -> bool:
     """The usual form has no argument; the one by tanh says so."""
@@ -172,6 +179,7 @@ SPELLING_RULES = (
     drop_assertion,
     spell_clamp,
     spell_activation,
+    drop_copy,
     write_gelu,
     write_defaults,
 )
