@@ -82,29 +82,89 @@ def images_of(batch: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(7).random((batch, 3, 224, 224), dtype=np.float32)
 
 
-def contest(folder: Path, described: dict[str, Any], batch: int, runs: int) -> Contest:
+@dataclass(frozen=True)
+class Prepared:
+    """What `benchmarks.cuda_artifacts` made.
+
+    Attributes:
+        folder: Where it is.
+        target: What the artifacts are for.
+        onnx: The quantized network's file in the folder.
+        work: By batch size what a `Contest` says of its layers.
+    """
+
+    folder: Path
+    target: str
+    onnx: str
+    work: dict[int, list[tuple[int, int]]]
+
+    def right(self, batch: int) -> np.ndarray[Any, Any]:
+        """Return the reference's results.
+
+        Raises:
+            DataError: They are missing or damaged.
+        """
+        path = self.folder / f"resnet-50-{batch}.npy"
+        try:
+            return np.load(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(path) from error
+
+
+def read_prepared(folder: Path) -> Prepared:
+    """Read what is prepared in a folder.
+
+    Raises:
+        DataError: Nothing is, or it is damaged.
+    """
+    path = folder / DESCRIPTION
+    try:
+        said = json.loads(path.read_text())
+        work = {
+            int(batch): [(int(layer["macs"]), int(layer["nbytes"])) for layer in layers]
+            for batch, layers in said["batches"].items()
+        }
+        prepared = Prepared(folder, str(said["target"]), str(said["onnx"]), work)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path) from error
+    if not work:
+        raise _damaged(path)
+    return prepared
+
+
+def _damaged(path: Path) -> DataError:
+    what = "is damaged" if path.exists() else "is missing"
+    return DataError(
+        f"what is to be measured {what}",
+        where=str(path),
+        cure="make it: python -m benchmarks.cuda_artifacts cuda-sm90",
+    )
+
+
+def contest(prepared: Prepared, batch: int, runs: int) -> Contest:
     """Measure one batch size in every runtime that is there.
 
     Raises:
         ModelError: The artifact's results are not the reference's.
+        DataError: A file is missing or damaged.
     """
-    artifact = load(folder / f"resnet-50-{batch}.planish", described["target"])
-    images, right = images_of(batch), np.load(folder / f"resnet-50-{batch}.npy")
-    wrong = int((artifact(images) != right).sum())
+    artifact = load(prepared.folder / f"resnet-50-{batch}.planish", prepared.target)
+    images, right = images_of(batch), prepared.right(batch)
+    found = artifact(images)
+    wrong = int((found != right).sum()) if found.shape == right.shape else right.size
     if wrong:
         raise ModelError(f"{wrong} of {right.size} values of batch {batch} differ", where="planish")
     calls: dict[str, Callable[[], object]] = {"planish int8": _own_call(artifact, images)}
     missing: dict[str, str] = {}
     for name, make in (
-        ("ONNX Runtime int8", lambda: _onnx_runtime_call(folder / described["onnx"], images)),
+        ("ONNX Runtime int8", lambda: _onnx_runtime_call(prepared.folder / prepared.onnx, images)),
         ("torch fp16", lambda: _torch_call(images)),
     ):
         try:
             calls[name] = make()
         except ModelError as error:
             missing[name] = str(error)
-    work = [(each["macs"], each["nbytes"]) for each in described["batches"][str(batch)]]
-    return Contest(batch, work, interleaved(calls, runs), missing)
+    return Contest(batch, prepared.work[batch], interleaved(calls, runs), missing)
 
 
 def _own_call(artifact: Artifact, images: np.ndarray[Any, Any]) -> Callable[[], object]:
@@ -197,15 +257,11 @@ def measure(folder: Path, runs: int) -> None:
     """Measure what is prepared in a folder, and print the table.
 
     Raises:
-        DataError: Nothing is.
+        DataError: Nothing is, or a file is damaged.
+        DriverError: There is no GPU.
     """
-    path = folder / DESCRIPTION
-    if not path.exists():
-        raise DataError(
-            f"there is no {path}", cure="python -m benchmarks.cuda_artifacts cuda-sm90, first"
-        )
-    facts, described = device_facts(), json.loads(path.read_text())
-    contests = [contest(folder, described, int(b), runs) for b in described["batches"]]
+    prepared, facts = read_prepared(folder), device_facts()
+    contests = [contest(prepared, batch, runs) for batch in prepared.work]
     console = Console()
     console.print(table(contests, facts))
     console.print(

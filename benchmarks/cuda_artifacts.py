@@ -17,6 +17,7 @@ from planish.backends.builder import fill_plan
 from planish.backends.plan import Plan
 from planish.compilation import backend_graph
 from planish.ir import Graph, OptionError, PlanishError
+from planish.ir.files import make_folder
 
 from .cuda import BUILD, DESCRIPTION, images_of
 from .networks import GROUPS, prepare
@@ -52,7 +53,7 @@ def prepare_artifacts(folder: Path, target: str) -> None:
     chosen = find_target(target)
     if chosen.capability is None:
         raise OptionError(f"target {target!r} is no GPU", cure="choose one of cuda-...")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     (network,) = [each for group in GROUPS for each in group if each.name == NETWORK]
     path = prepare(network, folder, chosen)
     described = {"target": target, "onnx": path.name, "batches": {}}

@@ -41,9 +41,13 @@ class Part:
 
 
 def split_channels(channels: int, lanes: int, vectors: int) -> list[Part]:
-    """Return blocks of `vectors` vectors, then one block of what is left."""
+    """Return blocks of `vectors` vectors, then one block of what is left.
+
+    Channels are stored in eights. A vector that holds none but padding, of which ARM's four lanes
+    may leave one, is not computed: nobody reads what is there.
+    """
     stored = -(-channels // 8) * 8
-    total = -(-stored // lanes)
+    total = -(-channels // lanes)
     narrow = 0 < stored - (total - 1) * lanes <= lanes // 2
     full, rest = divmod(total, vectors)
     parts: list[Part] = []

@@ -8,6 +8,7 @@ import torch
 
 from planish.backends import Artifact, build
 from planish.backends.layout import dense_layout, loop_nest, vector_layout
+from planish.backends.lower.direct import split_channels
 from planish.backends.memory import lifetimes, place_values
 from planish.backends.plan import Plan
 from planish.backends.targets import find_target
@@ -28,6 +29,19 @@ def test_loop_nest_merges_what_lies_side_by_side() -> None:
     sizes, steps = loop_nest((2, 3, 4), dense, (12, 1, 3), inner=1) or ((), [])
     assert sizes == (1, 2, 4, 3)
     assert steps == [(0, 12, 1, 4), (0, 12, 3, 1)]
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("vectors", [1, 2, 3, 6, 9])
+def test_blocks_hold_every_channel_once(lanes: int, vectors: int) -> None:
+    for channels in range(1, 140):
+        parts = split_channels(channels, lanes, vectors)
+        held = [c for part in parts for c in range(part.first, part.first + part.count)]
+        assert held == list(range(channels))
+        for part in parts:
+            stored = part.blocks * part.vectors * lanes - (lanes // 2 if part.narrow else 0)
+            assert part.count > 0
+            assert part.first + stored <= -(-channels // 8) * 8
 
 
 def random_plan(seed: int) -> Plan:

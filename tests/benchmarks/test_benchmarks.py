@@ -4,14 +4,19 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from planish.backends.cuda.driver import Facts
+from planish.ir.errors import DataError
+
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is no part of the package
 
+from benchmarks.cuda import Contest, read_prepared  # noqa: E402
 from benchmarks.networks import GROUPS, Network  # noqa: E402
 from benchmarks.page import PAGE, put_section, write_page  # noqa: E402
 from benchmarks.plot import draw  # noqa: E402
@@ -132,3 +137,19 @@ def test_the_picture_shows_every_result(found: dict[str, Any]) -> None:
     for part in ("net", "1 thread", "4 ms", "8 ms", "planish", "OpenVINO"):
         assert any(part in word for word in words)
     assert draw(found) == picture
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"batches": {}, "target": "", "onnx": ""}'])
+def test_a_gpu_measures_only_what_is_prepared(text: str, tmp_path: Path) -> None:
+    if text:
+        (tmp_path / "resnet-50.json").write_text(text)
+    with pytest.raises(DataError, match=r"make it: python -m benchmarks.cuda_artifacts"):
+        read_prepared(tmp_path)
+
+
+def test_the_limit_of_a_gpu() -> None:
+    facts = Facts("a GPU", (8, 0), 100, 1e9, 1e12)
+    # 2048 products a clock on each of 100 multiprocessors, and 1 TB/s.
+    work = [(2048 * 100 * 1_000_000, 1), (1, 3_000_000_000)]
+    assert Contest(1, work, {}, {}).limit(facts) == pytest.approx(1 + 3)
+    assert Contest(1, work, {}, {}).limit(replace(facts, capability=(9, 9))) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from planish.backends import Reference, build, find_target
 from planish.ir import Graph, OptionError
 from planish.ir.calling import flatten_structure
+from planish.ir.files import make_folder
 from tests.backends import test_attention, test_images, test_operators
 from tests.backends.conftest import GraphBuilder
 from tests.backends.cuda.networks import NETWORKS, integer_graph
@@ -19,18 +21,18 @@ from tests.backends.test_float_operators import GROUPS, Samples
 
 from .running import say
 
-SUITES = (test_operators, test_attention, test_images)
+SUITES = {"operators": test_operators, "attention": test_attention, "images": test_images}
 BATCH = 3
 SAMPLES = 4
 
 
 def graphs() -> Iterator[tuple[str, Graph]]:
     """Yield every case by name: the suites of operators, and whole networks."""
-    for module in SUITES:
+    for suite, module in SUITES.items():
         for name in module.CASES:
-            yield f"operator-{name}", module.make_graph(GraphBuilder, name, seed=1)
+            yield f"{suite}-{_dashed(name)}", module.make_graph(GraphBuilder, name, seed=1)
     for name in NETWORKS:
-        yield f"network-{name}", integer_graph(name, BATCH)
+        yield f"network-{_dashed(name)}", integer_graph(name, BATCH)
 
 
 def float_graphs() -> Iterator[tuple[str, Graph, list[Any]]]:
@@ -39,25 +41,29 @@ def float_graphs() -> Iterator[tuple[str, Graph, list[Any]]]:
         samples = Samples(GraphBuilder)
         made = [make_node(samples) for found in group.values() for make_node in found]
         graph = samples.builder.finish(*made)
-        yield f"float-{name}", graph, [value.numpy() for value in samples.values]
+        yield f"float-{_dashed(name)}", graph, [value.numpy() for value in samples.values]
+
+
+def _dashed(name: str) -> str:
+    return name.replace(" ", "-").replace("_", "-")
 
 
 def make(folder: Path, target: str = "cuda-sm90") -> None:
     """Write all cases into a folder, an artifact and its samples each.
 
     Raises:
-        OptionError: The target is no GPU.
+        OptionError: The target is no GPU, or the folder can't be made.
         TargetError: NVIDIA's compiler is not installed.
     """
     if find_target(target).capability is None:
         raise OptionError(f"target {target!r} is no GPU", cure="choose one of cuda-...")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in graphs():
-        write(folder / f"{name}.planish", graph, target)
+    make_folder(folder)
+    done: set[str] = set()
+    for name, graph, *given in chain(graphs(), float_graphs()):
+        assert name not in done, f"two cases are called {name}"
         say(name)
-    for name, graph, given in float_graphs():
-        write(folder / f"{name}.planish", graph, target, [given])
-        say(name)
+        write(folder / f"{name}.planish", graph, target, given or None)
+        done.add(name)
 
 
 def write(path: Path, graph: Graph, target: str, inputs: Sequence[Any] | None = None) -> None:

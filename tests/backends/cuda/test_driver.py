@@ -187,6 +187,27 @@ def test_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "usage: python -m tests.cuda make FOLDER" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("harm", ["missing", "garbage", "no target", "no outputs", "fewer outputs"])
+def test_a_damaged_case_is_one_line(
+    harm: str, graph: Graph, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "case.planish", graph, "cuda-sm80")
+    path = tmp_path / "case.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    path.unlink()
+    if harm == "garbage":
+        path.write_bytes(b"PK garbage")
+    elif harm == "fewer outputs":
+        np.savez(path, **arrays, **{"output.0.1": arrays["output.0.0"]})
+    elif harm != "missing":
+        left = "output" if harm == "no outputs" else "target"
+        np.savez(path, **{name: a for name, a in arrays.items() if not name.startswith(left)})
+    assert main(["run", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_running_it_needs_neither_torch_nor_tvm(graph: Graph, tmp_path: Path) -> None:
     write(tmp_path / "case.planish", graph, "cuda-sm80")
     code = (
