@@ -25,6 +25,10 @@ torch.export or an ONNX file spells in another way becomes one of them:
   writes to views are concatenations of the written and the untouched part;
 - `einsum`, `bmm`, `addmm` are `linear` where one operand is stored, else `matmul`;
 - `instance_norm` is `group_norm`; variances, norms and weight normalization are written out;
+- `sort` and `topk` are `argsort` and `gather`; indexing with computed positions and windows
+  (`unfold`) are `index_select` between reshapes;
+- what torch itself makes of others (`hardshrink`, `nan_to_num`, `any`, bicubic interpolation,
+  `grid_sample` and more: `passes/canonical_rules/decompose.py` lists them) is made of those;
 - layer norm, GELU, SiLU, Mish, hard-swish and hard-sigmoid that were written out get their
   names;
 - what depends on no input is computed at capture; what depends on parameters alone stays, and
