@@ -40,6 +40,10 @@ class OperatorError(PlanishError):
     """An operator without a row in the operator table, or one used outside its row's limits."""
 
 
+class FallbackError(OperatorError):
+    """An operator that would compute in float where that is not allowed."""
+
+
 class VerifyError(PlanishError):
     """A graph that breaks an invariant of its level."""
 

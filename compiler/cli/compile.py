@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from planish.ir.errors import OptionError
+from planish.ir.errors import FallbackError, OptionError
 
 from .console import bytes_text, check_writable, print_json, say, stderr
 from .devices import COMPILER_HELP, SYSROOT_HELP
@@ -47,7 +49,10 @@ def compile_(
     model = load_model(graph, input_shape or ())
     from ..compilation import compile as build
 
-    with stderr().status(f"compiling for {', '.join(each.name for each in chosen)}"):
+    with (
+        _flags_named(),
+        stderr().status(f"compiling for {', '.join(each.name for each in chosen)}"),
+    ):
         kind = cast("Literal['float', 'integer']", io)  # compile checks it
         artifact = build(
             model,
@@ -65,6 +70,16 @@ def compile_(
         print_json({"output": str(output), **_summary(artifact)})
     else:
         _say(output, artifact)
+
+
+@contextlib.contextmanager
+def _flags_named() -> Iterator[None]:
+    """Let what `strict` refuses speak of the command line."""
+    try:
+        yield
+    except FallbackError as error:
+        cure = str(error.cure).replace("with strict=False", "without --strict")
+        raise FallbackError(error.what, where=error.where, cure=cure) from error
 
 
 def split_targets(names: str) -> list[str]:

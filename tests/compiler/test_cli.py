@@ -264,7 +264,10 @@ def test_targets(call: Run) -> None:
         (["compile", "small.graph", "-o", "o", "--target", "native2"], ["did you mean 'native'"]),
         (["compile", "small.graph", "-o", "o", "--io", "int"], ["unknown io 'int'"]),
         (["compile", "small.graph", "-o", "."], ["a folder stands where the file should be"]),
-        (["compile", "small.graph", "-o", "o", "--strict"], ["fall back to float"]),
+        (
+            ["compile", "small.graph", "-o", "o", "--strict"],
+            ["operators stay in float, first ", "with insert-qdq, or compile without --strict"],
+        ),
         (["run", "small.graph", "-i", "x.npy", "-o", "o"], ["not a planish artifact"]),
         (["run", "cut.planish", "-i", "x.npy", "-o", "o"], ["cut.planish"]),
         (["run", "small.planish", "-i", "wrong.npz", "-o", "o"], ["[1, 3, 9, 8]"]),
