@@ -24,6 +24,9 @@ TARGET_HELP = (
     " the code of each, and loading chooses."
 )
 
+LISTED = 5
+"""Float operators that are named; the others are counted."""
+
 
 def compile_(
     graph: Annotated[str, typer.Argument(help=MODEL_HELP)],
@@ -109,25 +112,50 @@ def _summary(artifact: Artifact) -> dict[str, Any]:
 
 
 def _say(output: Path, artifact: Artifact) -> None:
-    coverage, memory = artifact.coverage, artifact.memory
-    share = f"{coverage['int8_mac_coverage']:.2%} of the MACs in int8"
+    share = f"{artifact.coverage['int8_mac_coverage']:.2%} of the MACs in int8"
     names = ", ".join(artifact.targets)
     say(f"wrote {output}: {bytes_text(artifact.nbytes)} for {names}, {share}")
-    say(
-        f"  memory: {bytes_text(memory.activations)} of activations a call"
-        f" (unplanned {bytes_text(memory.unplanned)}, at least {bytes_text(memory.least)}),"
-        f" {bytes_text(memory.parameters)} of packed parameters"
-    )
-    choices = artifact.manifest["choices"]
-    if choices:
-        sources = {"database": "from the database", "table": "from the shipped table"}
-        parts = [f"{n} {sources.get(source, 'by the rules')}" for source, n in choices.items()]
-        say(f"  kernels of layers: {', '.join(parts)}")
+    _say_plan(artifact)
     for reason in artifact.passed_over.values():
         say(f"  passed over here: {reason}")
     if not artifact.runs_here:
-        say("  this machine can't run it")
+        say(f"  this machine can't run it{_emulator_hint(artifact)}")
     elif len(artifact.targets) > 1:
         say(f"  this machine runs it as {artifact.target}")
-    for item in coverage["fallbacks"]:
+    _say_floats(artifact)
+
+
+def _say_plan(artifact: Artifact) -> None:
+    """Print the memory and the kernels' origin: each target has its own."""
+    memory, choices = artifact.memory, artifact.manifest["choices"]
+    whose = f" for {artifact.target}" if len(artifact.targets) > 1 else ""
+    say(
+        f"  memory{whose}: {bytes_text(memory.activations)} of activations a call"
+        f" (unplanned {bytes_text(memory.unplanned)}, at least {bytes_text(memory.least)}),"
+        f" {bytes_text(memory.parameters)} of packed parameters"
+    )
+    if choices:
+        sources = {"database": "from the database", "table": "from the shipped table"}
+        parts = [f"{n} {sources.get(source, 'by the rules')}" for source, n in choices.items()]
+        say(f"  kernels of layers{whose}: {', '.join(parts)}")
+
+
+def _emulator_hint(artifact: Artifact) -> str:
+    """Return where artifacts for GPUs can be tried; nothing for those that hold other code."""
+    machines = {entry["machine"] for entry in artifact.manifest["targets"]}
+    return "; an emulator checks it without a GPU: docs/cuda.md" if machines == {"cuda"} else ""
+
+
+def _say_floats(artifact: Artifact) -> None:
+    fallbacks = artifact.coverage["fallbacks"]
+    history = {entry["name"] for entry in artifact.manifest["history"]}
+    if fallbacks and "lower-to-integer" not in history:
+        say(
+            f"  float: nothing is quantized, all {len(fallbacks)} operators compute in float; "
+            "quantize with `planish compress` and a recipe with insert-qdq"
+        )
+        return
+    for item in fallbacks[:LISTED]:
         say(f"  float: {item['operator']} {item['node']}: {item['reason']}")
+    if len(fallbacks) > LISTED:
+        say(f"  float: {len(fallbacks) - LISTED} more, {len(fallbacks)} in all; --json lists them")

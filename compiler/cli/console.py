@@ -14,19 +14,28 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+ANY_WIDTH = 10_000
+"""Characters of a line that is not for a terminal."""
+
 
 def stdout() -> Console:
     """Return the console for results. Made anew: tests exchange sys.stdout."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+    return _console(to_stderr=False)
 
 
 def stderr() -> Console:
     """Return the console for messages and progress."""
+    return _console(to_stderr=True)
+
+
+def _console(*, to_stderr: bool) -> Console:
+    """Return a console that breaks and cuts lines on a terminal only: files take any width."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    console = Console(stderr=to_stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = ANY_WIDTH
+    return console
 
 
 def print_json(data: Any) -> None:
