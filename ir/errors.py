@@ -36,6 +36,10 @@ class ModelError(PlanishError):
     """A model that can't be read or captured."""
 
 
+class InputTypeError(ModelError):
+    """Example inputs of real numbers where the model wants integers."""
+
+
 class OperatorError(PlanishError):
     """An operator without a row in the operator table, or one used outside its row's limits."""
 

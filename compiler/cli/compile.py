@@ -49,7 +49,8 @@ def compile_(
     from planish.backends.targets import find_targets
 
     chosen = find_targets(split_targets(target))
-    model = load_model(graph, input_shape or ())
+    with stderr().status("reading the model"):  # drawn on a terminal only
+        model = load_model(graph, input_shape or ())
     from ..compilation import compile as build
 
     with (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,8 @@ def _console(*, to_stderr: bool) -> Console:
     """Return a console that breaks and cuts lines on a terminal only: files take any width."""
     from rich.console import Console
 
-    console = Console(stderr=to_stderr, highlight=False)
+    # The file itself: what goes on while a spinner turns may exchange sys.stderr.
+    console = Console(file=sys.stderr if to_stderr else sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = ANY_WIDTH
     return console
