@@ -81,7 +81,7 @@ class Container:
         where: The file's name, for errors; None where there is no file.
     """
 
-    def __init__(self, content: bytes, where: str | None) -> None:
+    def __init__(self, content: bytes, where: str | None = None) -> None:
         """Open a file's bytes.
 
         Raises:
