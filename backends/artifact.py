@@ -101,7 +101,7 @@ class Artifact:
     def __init__(
         self,
         content: bytes,
-        where: str = "memory",
+        where: str | None = None,
         target: str | None = None,
         *,
         elsewhere: bool = False,
@@ -110,7 +110,7 @@ class Artifact:
 
         Args:
             content: The file's bytes.
-            where: The file's name, for errors.
+            where: The file's name, for errors; None where there is no file.
             target: Which of its targets to run; by default the best that this machine runs.
             elsewhere: Accept an artifact that this machine can't run; calling it is the error then.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from planish.ir import Graph, HistoryEntry, Level, OperatorError, OptionError
 from planish.ir.coverage import int8_coverage
+from planish.ir.errors import FallbackError
 from planish.ir.ops import arguments
 from planish.ir.signature import dtype_name
 
@@ -76,13 +77,7 @@ def build(
         _check_name(each)
     coverage = int8_coverage(graph).to_json()
     if strict and coverage["fallbacks"]:
-        first = coverage["fallbacks"][0]
-        raise OperatorError(
-            f"{len(coverage['fallbacks'])} operators fall back to float, first {first['operator']}"
-            f" ({first['reason']})",
-            where=first["node"],
-            cure="quantize it, or compile with strict=False",
-        )
+        raise _fallback_error(graph, coverage["fallbacks"])
     interface = _Interface(graph, integer=io == "integer")
     plans = [
         Plan(each, _threads(each, threads), database=database, toolchain=toolchain)
@@ -105,6 +100,19 @@ def build(
         for plan, (library, entry) in zip(plans, built, strict=True)
     }
     return Artifact(write_container(manifest, tensors, parts), elsewhere=True)
+
+
+def _fallback_error(graph: Graph, fallbacks: list[dict[str, Any]]) -> FallbackError:
+    """Return the error for operators that stay in float, which names the first."""
+    first, count = fallbacks[0], len(fallbacks)
+    reason = f"{first['operator']} ({first['reason']})"
+    many = f"{count} operators stay in float, first {reason}"
+    advice = "" if graph.level >= Level.INTEGER else "quantize the graph with insert-qdq, or "
+    return FallbackError(
+        many if count > 1 else f"1 operator stays in float: {reason}",
+        where=first["node"],
+        cure=f"{advice}compile with strict=False",
+    )
 
 
 def _check_name(target: Target) -> None:

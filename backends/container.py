@@ -78,10 +78,10 @@ class Container:
 
     Attributes:
         manifest: What all targets share.
-        where: The file's name, for errors.
+        where: The file's name, for errors; None where there is no file.
     """
 
-    def __init__(self, content: bytes, where: str) -> None:
+    def __init__(self, content: bytes, where: str | None = None) -> None:
         """Open a file's bytes.
 
         Raises:
@@ -178,7 +178,7 @@ class Container:
         return ArtifactError(f"the artifact is damaged: {what}", where=self.where, cure=_CURE)
 
 
-def _check_format(manifest: Any, where: str) -> None:
+def _check_format(manifest: Any, where: str | None) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != "planish-artifact":
         raise ArtifactError("not a planish artifact: its manifest is another's", where=where)
     if manifest.get("version") != FORMAT:
@@ -189,7 +189,7 @@ def _check_format(manifest: Any, where: str) -> None:
         )
 
 
-def _check_complete(manifest: dict[str, Any], where: str) -> None:
+def _check_complete(manifest: dict[str, Any], where: str | None) -> None:
     missing = {"inputs", "outputs", "structure", "threads", "targets", "sha256"} - set(manifest)
     if missing or not isinstance(manifest["sha256"], dict) or not manifest["targets"]:
         raise ArtifactError(

@@ -24,7 +24,7 @@ _KINDS = "biuf"
 
 
 @contextlib.contextmanager
-def damage_named(where: str) -> Iterator[None]:
+def damage_named(where: str | None) -> Iterator[None]:
     """Make one ArtifactError of what reading a manifest that can't be raises.
 
     Args:

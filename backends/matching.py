@@ -76,7 +76,7 @@ def require_runnable(target: Target, cure: str) -> None:
 def choose_target(
     entries: Sequence[dict[str, Any]],
     wanted: str | None,
-    where: str,
+    where: str | None,
     processor: Processor | None = None,
     failed: Mapping[str, str] | None = None,
 ) -> str:
@@ -85,7 +85,7 @@ def choose_target(
     Args:
         entries: The manifest's targets, best first.
         wanted: A target's name; "native" is what the processor runs best, if none has that name.
-        where: The artifact, for errors.
+        where: The artifact's file, for errors; None where it is in memory alone.
         processor: What it would run on; this machine's by default.
         failed: Targets that fit but could not be loaded, and why: they are not chosen.
 
@@ -115,14 +115,23 @@ def choose_target(
     raise ArtifactError(
         f"the artifact is for {other}: {'; '.join(map(str, obstacles))}",
         where=where,
-        cure="compile it for a target that this machine has, such as native"
-        if processor is None
-        else f"compile it for a target that {processor.called} has",
+        cure=_elsewhere(where, processor),
     )
 
 
+def _elsewhere(where: str | None, processor: Processor | None) -> str:
+    """Return the cure for an artifact that a processor can't run."""
+    if processor is not None:
+        return f"compile it for a target that {processor.called} has"
+    here = "compile it for a target that this machine has, such as native"
+    return here if where else f"save it and load it on such a machine, or {here}"
+
+
 def _failure(
-    entries: Sequence[dict[str, Any]], reasons: list[str], where: str, failed: Mapping[str, str]
+    entries: Sequence[dict[str, Any]],
+    reasons: list[str],
+    where: str | None,
+    failed: Mapping[str, str],
 ) -> ArtifactError:
     """Return the error for targets that fit this machine and could not be loaded."""
     fitting = [e["name"] for e in entries if e["name"] not in failed and obstacle(e) is None]

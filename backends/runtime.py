@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish.ir.errors import ArtifactError, TargetError
+from planish.ir.requirements import missing_package
 
 from .packing import aligned_bytes
 
@@ -95,15 +96,29 @@ def _cores(count: int) -> list[str]:
 
 
 def load_ffi() -> Any:
-    """Import tvm_ffi without importing torch."""
-    with _lock:
-        if "tvm_ffi" in sys.modules or "torch" in sys.modules:
-            return importlib.import_module("tvm_ffi")
-        sys.modules["torch"] = None  # type: ignore[assignment]
-        try:
-            return importlib.import_module("tvm_ffi")
-        finally:
-            del sys.modules["torch"]
+    """Import tvm_ffi without importing torch.
+
+    Raises:
+        TargetError: It isn't installed.
+    """
+    try:
+        with _lock:
+            return _import_ffi()
+    except ModuleNotFoundError as error:
+        found = missing_package(error, TargetError)
+        if found is None:
+            raise
+        raise found from error
+
+
+def _import_ffi() -> Any:
+    if "tvm_ffi" in sys.modules or "torch" in sys.modules:
+        return importlib.import_module("tvm_ffi")
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("tvm_ffi")
+    finally:
+        del sys.modules["torch"]
 
 
 def load_thread_pool() -> Callable[..., Any]:

@@ -65,6 +65,13 @@ class Target:
         return 16 if self.vector_bits == 256 else 31
 
     @property
+    def instructions(self) -> tuple[str, ...]:
+        """What multiplies int8, the first where it fits: `smull` stands before `smlal`."""
+        if self.matrix_instruction is not None:
+            return (self.matrix_instruction, self.instruction)
+        return ("smull", "smlal") if self.instruction == "smlal" else (self.instruction,)
+
+    @property
     def tuned_as(self) -> str:
         """Which shipped table of choices is for it: targets that generate the same code share it.
 

@@ -1,16 +1,20 @@
 """ARM's inner loops, read off the assembly: `python -m benchmarks.arm_loops` (docs/arm.md).
 
 No ARM processor is needed: layers are compiled, and the loop with most multiplications is looked
-at. The cycles are reckoned, not measured.
+at. The cycles are reckoned, not measured. Prints a table, and with --write-docs puts it into
+docs/arm.md.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 from torch import Tensor, nn
 
 import planish
@@ -18,7 +22,7 @@ from planish import passes
 from planish.backends.assembly import Instruction, Loop, busiest_loop
 from planish.backends.machine_code import machine_code
 from planish.compilation import backend_graph
-from planish.ir import Graph
+from planish.ir import Graph, PlanishError
 from planish.ir.files import write_beside
 
 from .page import put_section
@@ -132,6 +136,7 @@ def layer_graph(name: str) -> Graph:
 def reckoned_layers(names: list[str] | None = None) -> Iterator[tuple[str, str, Reckoned]]:
     """Yield layer, target and loop of each of LAYERS, or of some, on each target."""
     for name in names or LAYERS:
+        typer.echo(f"compiling {name}", err=True)
         graph = layer_graph(name)
         for target in TARGETS:
             yield name, target, reckon(busiest_loop(machine_code(graph, target), *MACS))
@@ -154,5 +159,19 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def main(
+    write_docs: Annotated[bool, typer.Option(help="Put the table into docs/arm.md.")] = False,
+) -> None:
+    """Print what the inner loops of common layers hold on each ARM target."""
+    try:
+        made = table()
+    except PlanishError as error:
+        typer.echo(f"benchmarks: {error}", err=True)
+        sys.exit(2)
+    typer.echo(made, nl=False)
+    if write_docs:
+        write_beside(PAGE, put_section(PAGE.read_text(), "loops", made).encode())
+
+
 if __name__ == "__main__":
-    write_beside(PAGE, put_section(PAGE.read_text(), "loops", table()).encode())
+    typer.run(main)

@@ -55,14 +55,22 @@ def prepare_artifacts(folder: Path, target: str) -> None:
         raise OptionError(f"target {target!r} is no GPU", cure="choose one of cuda-...")
     make_folder(folder)
     (network,) = [each for group in GROUPS for each in group if each.name == NETWORK]
+    _say(f"making {NETWORK} as quantized ONNX")
     path = prepare(network, folder, chosen)
     described = {"target": target, "onnx": path.name, "batches": {}}
     for batch in BATCHES:
+        _say(f"compiling it for {target}, batch {batch}")
         graph = backend_graph(planish.capture(path), batch)
         planish.compile(graph, target=target).save(folder / f"resnet-50-{batch}.planish")
+        _say(f"computing the reference's results, batch {batch}")
         np.save(folder / f"resnet-50-{batch}.npy", Reference(graph)(images_of(batch)))
         described["batches"][str(batch)] = [asdict(each) for each in _work(graph, target)]
     (folder / DESCRIPTION).write_text(json.dumps(described))
+    _say(f"wrote {folder}")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _work(graph: Graph, target: str) -> list[Work]:

@@ -6,8 +6,6 @@ import importlib
 import inspect
 import os
 import sys
-import sysconfig
-import traceback
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,8 @@ from planish.ir.level import Level
 from planish.passes.canonicalize import Canonicalize
 from planish.passes.context import Context
 
-from .exported import graph_from_program, user_frame
+from .export_errors import export_error, quiet_torch
+from .exported import graph_from_program
 
 if TYPE_CHECKING:
     import onnx
@@ -179,33 +178,12 @@ def _run_export(
     model: torch.nn.Module, examples: tuple[torch.Tensor, ...], shapes: Any
 ) -> ExportedProgram:
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), quiet_torch():
             # nn.LSTM rebinds its list of weights when it runs; the export is right all the same.
             warnings.filterwarnings("ignore", message="The tensor attribute")
             return torch.export.export(model, examples, dynamic_shapes=shapes)
     except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise ModelError(
-            f"torch.export can't capture the model: {type(error).__name__}: {first.strip()}",
-            where=_user_line(error, model),
-            cure="rewrite that line without data-dependent Python, or exclude it from the model",
-        ) from error
-
-
-def _user_line(error: BaseException, model: torch.nn.Module) -> str:
-    """Return "file:line" of the deepest frame in the user's code that led to the error."""
-    frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    own = [f for f in frames if _is_user_file(f[0])]
-    if own:
-        return f"{own[-1][0]}:{own[-1][1]}"
-    found = user_frame(str(error))
-    return f"{found[0]}:{found[1]}" if found else f"forward of {type(model).__name__}"
-
-
-def _is_user_file(name: str) -> bool:
-    standard, here = sysconfig.get_path("stdlib"), str(Path(__file__).parent)
-    foreign = name.startswith((here, standard, "<"))
-    return not foreign and "site-packages" not in name and "/torch/" not in name
+        raise export_error(error, model, examples) from error
 
 
 def _from_file(path: Path) -> Graph:

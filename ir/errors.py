@@ -36,8 +36,16 @@ class ModelError(PlanishError):
     """A model that can't be read or captured."""
 
 
+class InputTypeError(ModelError):
+    """Example inputs of real numbers where the model wants integers."""
+
+
 class OperatorError(PlanishError):
     """An operator without a row in the operator table, or one used outside its row's limits."""
+
+
+class FallbackError(OperatorError):
+    """An operator that would compute in float where that is not allowed."""
 
 
 class VerifyError(PlanishError):

@@ -167,7 +167,7 @@ class Device:
             self._session.get_function("CloseRPCConnection")()
 
 
-def refuse_gpu(target: str, machine: str, where: str) -> None:
+def refuse_gpu(target: str, machine: str, where: str | None) -> None:
     """Raise OptionError for a GPU's target: a device runs code for its processor alone.
 
     Args:

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 import planish
 from planish.ir.errors import PlanishError
+from planish.ir.requirements import missing_package
 
 from .bench import bench
 from .capture import capture
@@ -51,6 +52,12 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except PlanishError as error:
             fail(str(error))
+            raise typer.Exit(BAD_INPUT) from error
+        except ModuleNotFoundError as error:
+            missing = missing_package(error)
+            if missing is None:
+                raise
+            fail(str(missing))
             raise typer.Exit(BAD_INPUT) from error
         except BrokenPipeError:
             raise  # `planish inspect ... | head`; typer ends it quietly

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import check_writable, print_json, say
+from .console import check_writable, print_json, say, stderr
 from .models import MODEL_HELP, SHAPE_HELP
 
 
@@ -22,7 +22,8 @@ def capture(
     check_writable(output)
     from .models import load_model
 
-    graph = load_model(model, input_shape or (), canonicalize=not raw)
+    with stderr().status("reading the model"):  # drawn on a terminal only
+        graph = load_model(model, input_shape or (), canonicalize=not raw)
     graph.save(output)
     if as_json:
         from .summary import summarize

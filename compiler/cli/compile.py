@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from planish.ir.errors import OptionError
+from planish.ir.errors import FallbackError, OptionError
 
 from .console import bytes_text, check_writable, print_json, say, stderr
 from .devices import COMPILER_HELP, SYSROOT_HELP
@@ -21,6 +23,9 @@ TARGET_HELP = (
     "Hardware; `planish targets` lists it. Of several, with commas between them, the artifact holds"
     " the code of each, and loading chooses."
 )
+
+LISTED = 5
+"""Float operators that are named; the others are counted."""
 
 
 def compile_(
@@ -44,10 +49,14 @@ def compile_(
     from planish.backends.targets import find_targets
 
     chosen = find_targets(split_targets(target))
-    model = load_model(graph, input_shape or ())
+    with stderr().status("reading the model"):  # drawn on a terminal only
+        model = load_model(graph, input_shape or ())
     from ..compilation import compile as build
 
-    with stderr().status(f"compiling for {', '.join(each.name for each in chosen)}"):
+    with (
+        _flags_named(),
+        stderr().status(f"compiling for {', '.join(each.name for each in chosen)}"),
+    ):
         kind = cast("Literal['float', 'integer']", io)  # compile checks it
         artifact = build(
             model,
@@ -65,6 +74,16 @@ def compile_(
         print_json({"output": str(output), **_summary(artifact)})
     else:
         _say(output, artifact)
+
+
+@contextlib.contextmanager
+def _flags_named() -> Iterator[None]:
+    """Let what `strict` refuses speak of the command line."""
+    try:
+        yield
+    except FallbackError as error:
+        cure = str(error.cure).replace("with strict=False", "without --strict")
+        raise FallbackError(error.what, where=error.where, cure=cure) from error
 
 
 def split_targets(names: str) -> list[str]:
@@ -94,25 +113,50 @@ def _summary(artifact: Artifact) -> dict[str, Any]:
 
 
 def _say(output: Path, artifact: Artifact) -> None:
-    coverage, memory = artifact.coverage, artifact.memory
-    share = f"{coverage['int8_mac_coverage']:.2%} of the MACs in int8"
+    share = f"{artifact.coverage['int8_mac_coverage']:.2%} of the MACs in int8"
     names = ", ".join(artifact.targets)
     say(f"wrote {output}: {bytes_text(artifact.nbytes)} for {names}, {share}")
-    say(
-        f"  memory: {bytes_text(memory.activations)} of activations a call"
-        f" (unplanned {bytes_text(memory.unplanned)}, at least {bytes_text(memory.least)}),"
-        f" {bytes_text(memory.parameters)} of packed parameters"
-    )
-    choices = artifact.manifest["choices"]
-    if choices:
-        sources = {"database": "from the database", "table": "from the shipped table"}
-        parts = [f"{n} {sources.get(source, 'by the rules')}" for source, n in choices.items()]
-        say(f"  kernels of layers: {', '.join(parts)}")
+    _say_plan(artifact)
     for reason in artifact.passed_over.values():
         say(f"  passed over here: {reason}")
     if not artifact.runs_here:
-        say("  this machine can't run it")
+        say(f"  this machine can't run it{_emulator_hint(artifact)}")
     elif len(artifact.targets) > 1:
         say(f"  this machine runs it as {artifact.target}")
-    for item in coverage["fallbacks"]:
+    _say_floats(artifact)
+
+
+def _say_plan(artifact: Artifact) -> None:
+    """Print the memory and the kernels' origin: each target has its own."""
+    memory, choices = artifact.memory, artifact.manifest["choices"]
+    whose = f" for {artifact.target}" if len(artifact.targets) > 1 else ""
+    say(
+        f"  memory{whose}: {bytes_text(memory.activations)} of activations a call"
+        f" (unplanned {bytes_text(memory.unplanned)}, at least {bytes_text(memory.least)}),"
+        f" {bytes_text(memory.parameters)} of packed parameters"
+    )
+    if choices:
+        sources = {"database": "from the database", "table": "from the shipped table"}
+        parts = [f"{n} {sources.get(source, 'by the rules')}" for source, n in choices.items()]
+        say(f"  kernels of layers{whose}: {', '.join(parts)}")
+
+
+def _emulator_hint(artifact: Artifact) -> str:
+    """Return where artifacts for GPUs can be tried; nothing for those that hold other code."""
+    machines = {entry["machine"] for entry in artifact.manifest["targets"]}
+    return "; an emulator checks it without a GPU: docs/cuda.md" if machines == {"cuda"} else ""
+
+
+def _say_floats(artifact: Artifact) -> None:
+    fallbacks = artifact.coverage["fallbacks"]
+    history = {entry["name"] for entry in artifact.manifest["history"]}
+    if fallbacks and "lower-to-integer" not in history:
+        say(
+            f"  float: nothing is quantized, all {len(fallbacks)} operators compute in float; "
+            "quantize with `planish compress` and a recipe with insert-qdq"
+        )
+        return
+    for item in fallbacks[:LISTED]:
         say(f"  float: {item['operator']} {item['node']}: {item['reason']}")
+    if len(fallbacks) > LISTED:
+        say(f"  float: {len(fallbacks) - LISTED} more, {len(fallbacks)} in all; --json lists them")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +15,29 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+ANY_WIDTH = 10_000
+"""Characters of a line that is not for a terminal."""
+
 
 def stdout() -> Console:
     """Return the console for results. Made anew: tests exchange sys.stdout."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+    return _console(to_stderr=False)
 
 
 def stderr() -> Console:
     """Return the console for messages and progress."""
+    return _console(to_stderr=True)
+
+
+def _console(*, to_stderr: bool) -> Console:
+    """Return a console that breaks and cuts lines on a terminal only: files take any width."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    # The file itself: what goes on while a spinner turns may exchange sys.stderr.
+    console = Console(file=sys.stderr if to_stderr else sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = ANY_WIDTH
+    return console
 
 
 def print_json(data: Any) -> None:

@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import bytes_text, count_text, plain_table, print_json, shape_text, stderr, stdout
+from .console import (
+    ANY_WIDTH,
+    bytes_text,
+    count_text,
+    plain_table,
+    print_json,
+    shape_text,
+    stderr,
+    stdout,
+)
 from .models import MODEL_HELP, SHAPE_HELP
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 BAR = 20
@@ -59,7 +69,7 @@ def _print(summary: dict[str, Any]) -> None:
     console.print(
         Columns([_tensors(summary), _sizes(summary), _operators(summary)], padding=(0, 3))
     )
-    console.print(_layers(summary))
+    console.print(_fitted_layers(summary, console))
     _print_coverage(summary)
 
 
@@ -90,24 +100,33 @@ def _operators(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _layers(summary: dict[str, Any]) -> Table:
+def _fitted_layers(summary: dict[str, Any], console: Console) -> Table:
+    """Return the layers' table; where the terminal is narrow the bar gives way, not the names."""
+    table = _layers(summary, BAR)
+    options = console.options.update_width(ANY_WIDTH)
+    missing = console.measure(table, options=options).maximum - console.width
+    return table if missing <= 0 else _layers(summary, max(0, BAR - missing))
+
+
+def _layers(summary: dict[str, Any], width: int) -> Table:
+    """Return the layers' table with bars of at most this width."""
     from rich.markup import escape
 
     table = plain_table("layer", "operator", "channels", "MACs", "share")
+    table.columns[0].overflow = "fold"
     for column in table.columns[2:4]:
         column.justify = "right"
     table.columns[4].no_wrap = True
-    table.columns[4].min_width = BAR + 7
     total = max(summary["macs"], 1)
     for layer in summary["layers"]:
         share = layer["macs"] / total
-        bar = "█" * round(share * BAR)
+        bar = f"[cyan]{'█' * round(share * width):<{width}}[/cyan] " if width else ""
         table.add_row(
             escape(layer["name"]),
             layer["operator"],
             str(layer["channels"]),
             count_text(layer["macs"]),
-            f"[cyan]{bar:<{BAR}}[/cyan] {share:6.1%}",
+            f"{bar}{share:6.1%}",
         )
     return table
 

@@ -50,7 +50,8 @@ def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
                 "description": found.description,
                 "runs_here": obstacle(describe_target(found)) is None,
                 "instruction": found.instruction,
-                "vector_bits": found.vector_bits,
+                "instructions": found.instructions,
+                "vector_bits": None if found.capability else found.vector_bits,
                 "channel_multiple": found.channel_multiple,
             }
         )
@@ -59,9 +60,10 @@ def targets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         return
     table = plain_table("target", "what it is", "int8 instruction", "vector", "runs here")
     for row in rows:
-        bits = f"{row['vector_bits']} bits" if "vector_bits" in row else ""
+        bits = f"{row['vector_bits']} bits" if row.get("vector_bits") else ""
         here = "[green]yes[/green]" if row["runs_here"] else "no"
-        table.add_row(row["name"], row["description"], row.get("instruction", ""), bits, here)
+        words = ", ".join(row.get("instructions", ()))
+        table.add_row(row["name"], row["description"], words, bits, here)
     stdout().print(table)
 
 

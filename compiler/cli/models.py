@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planish.ir.errors import ModelError, OptionError
+from planish.ir.errors import InputTypeError, ModelError, OptionError
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,8 @@ SHAPE_HELP = (
     "Shape of an input, such as 1x3x224x224 or 1x16:int64; repeatable, in the inputs' order. "
     "For Python models, and ONNX models with open sizes."
 )
+
+_INTEGERS = (":int64", ":int32")
 
 
 def load_model(reference: str, shapes: Sequence[str] = (), *, canonicalize: bool = True) -> Graph:
@@ -67,7 +69,19 @@ def load_model(reference: str, shapes: Sequence[str] = (), *, canonicalize: bool
         )
     with contextlib.redirect_stdout(sys.stderr), contextlib.redirect_stderr(io.StringIO()):
         # torch.export prints graphs to stderr before it raises.
-        return planish.capture(model, examples or own, canonicalize=canonicalize)
+        try:
+            return planish.capture(model, examples or own, canonicalize=canonicalize)
+        except InputTypeError as error:
+            raise _with_flag(error, shapes) from error
+
+
+def _with_flag(error: InputTypeError, shapes: Sequence[str]) -> InputTypeError:
+    """Return an error whose cure is an option, if options gave the inputs."""
+    floats = [shape.partition(":")[0] for shape in shapes if not shape.endswith(_INTEGERS)]
+    if not floats:
+        return error
+    cure = f"give integers there: --input-shape {floats[0]}:int64"
+    return InputTypeError(error.what, where=error.where, cure=cure)
 
 
 def is_artifact(path: Path) -> bool:

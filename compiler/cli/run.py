@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planish.ir.errors import DataError
+from planish.ir.errors import DataError, OptionError
 
 from .console import check_writable, print_json, say, shape_text, stdout
 from .devices import RPC_HELP, loaded_artifact
@@ -23,7 +23,9 @@ def run(
     input_: Annotated[
         Path, typer.Option("--input", "-i", help="A .npy or .npz file, arrays by input name.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help=".npz file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write: .npz, or .npy for one output.")
+    ],
     target: Annotated[
         str | None,
         typer.Option(help="Which of its targets to run; by default the best that can run."),
@@ -34,6 +36,7 @@ def run(
     """Run an artifact on inputs; any number of samples that its batch divides."""
     check_writable(output)
     with loaded_artifact(artifact, target, rpc) as loaded:
+        _check_format(output, [info.name for info in loaded.outputs])
         inputs = read_inputs(loaded, input_)
         outputs = run_samples(loaded, inputs)
     _write(output, outputs)
@@ -106,7 +109,19 @@ def _flat(outputs: Any) -> list[NDArray[Any]]:
     return [outputs]
 
 
+def _check_format(path: Path, names: list[str]) -> None:
+    """Raise OptionError if the outputs don't fit the kind of file that its name asks for."""
+    if path.suffix == ".npy" and len(names) != 1:
+        raise OptionError(
+            f"a .npy file holds one array, and the artifact has {len(names)} outputs: "
+            f"{', '.join(names)}",
+            where=str(path),
+            cure=f"write them to {path.with_suffix('.npz')}",
+        )
+
+
 def _write(path: Path, outputs: dict[str, NDArray[Any]]) -> None:
+    """Write a .npy file where the name says so, else .npz, arrays by output name."""
     import io
 
     import numpy as np
@@ -114,5 +129,9 @@ def _write(path: Path, outputs: dict[str, NDArray[Any]]) -> None:
     from planish.ir.files import write_beside
 
     buffer = io.BytesIO()
-    np.savez(buffer, **outputs)  # type: ignore[arg-type]
+    if path.suffix == ".npy":
+        (array,) = outputs.values()
+        np.save(buffer, array)
+    else:
+        np.savez(buffer, **outputs)  # type: ignore[arg-type]
     write_beside(path, buffer.getvalue())

@@ -74,8 +74,12 @@ def test_equal_float_graphs_give_equal_bytes(builder: Any) -> None:
 
 
 def test_strict(builder: Any) -> None:
-    with pytest.raises(OperatorError, match="1 operators fall back to float, first softmax"):
+    with pytest.raises(OperatorError, match=r"^1 operator stays in float: softmax \(its") as error:
         build(mixed_graph(builder), "x86-64-v3", strict=True)
+    assert error.value.cure == "compile with strict=False"
+    with pytest.raises(OperatorError, match=r"^\d+ operators stay in float, first ") as error:
+        build(float_graph(builder), "x86-64-v3", strict=True)
+    assert error.value.cure == "quantize the graph with insert-qdq, or compile with strict=False"
 
 
 def test_a_quantized_graph_has_to_be_lowered_first(builder: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 import planish
@@ -39,6 +40,11 @@ COMMANDS = (
 )
 SHAPE = ["--input-shape", "2x3x8x8"]
 Run = Callable[..., Result]
+
+
+class _Two(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.relu(x), x + x
 
 
 @pytest.fixture
@@ -179,6 +185,21 @@ def test_run_json(call: Run, artifact: Path, data_file: Path) -> None:
     assert list(data["outputs"].values()) == [[40, 10]]
 
 
+def test_run_writes_npy(call: Run, artifact: Path, data_file: Path, tmp_path: Path) -> None:
+    for name in ("out.npy", "out.npz"):
+        assert call("run", artifact, "-i", data_file, "-o", name).exit_code == 0
+    with np.load(tmp_path / "out.npz") as arrays:
+        np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), next(iter(arrays.values())))
+
+
+def test_run_writes_several_outputs_to_npz_alone(call: Run, tmp_path: Path) -> None:
+    two = planish.capture(_Two(), torch.zeros(2, 4))
+    planish.compile(two, "x86-64-v3").save(tmp_path / "two.planish")
+    line = mistake(call("run", "two.planish", "-i", "nothing.npy", "-o", "out.npy"))
+    assert "a .npy file holds one array, and the artifact has 2 outputs: " in line
+    assert line.endswith("; at out.npy; write them to out.npz")
+
+
 def test_passes(call: Run) -> None:
     data = parsed(call("passes", "--json"))
     assert [item["name"] for item in data][:2] == ["canonicalize", "fold-batch-norm"]
@@ -243,7 +264,10 @@ def test_targets(call: Run) -> None:
         (["compile", "small.graph", "-o", "o", "--target", "native2"], ["did you mean 'native'"]),
         (["compile", "small.graph", "-o", "o", "--io", "int"], ["unknown io 'int'"]),
         (["compile", "small.graph", "-o", "."], ["a folder stands where the file should be"]),
-        (["compile", "small.graph", "-o", "o", "--strict"], ["fall back to float"]),
+        (
+            ["compile", "small.graph", "-o", "o", "--strict"],
+            ["operators stay in float, first ", "with insert-qdq, or compile without --strict"],
+        ),
         (["run", "small.graph", "-i", "x.npy", "-o", "o"], ["not a planish artifact"]),
         (["run", "cut.planish", "-i", "x.npy", "-o", "o"], ["cut.planish"]),
         (["run", "small.planish", "-i", "wrong.npz", "-o", "o"], ["[1, 3, 9, 8]"]),

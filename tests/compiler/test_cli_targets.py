@@ -44,8 +44,14 @@ def test_targets_say_what_runs_here() -> None:
     assert here["x86-avxvnni"] == ("avx_vnni" in cpu_flags())
     best = next(name for name in BEST_FIRST if here[name] and not name.startswith("cuda-"))
     assert rows[-1]["description"] == f"this processor: {best}"
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["armv8"]["instructions"] == ["smull", "smlal"]
+    assert by_name["armv8-i8mm"]["instructions"] == ["usmmla", "usdot"]
     text = call("targets").stdout
     assert all(name in text for name in TARGETS)
+    lines = [line for line in text.splitlines() if line.startswith(" cuda-")]
+    assert lines
+    assert not any("bits" in line for line in lines)
 
 
 def test_several_targets_in_one_file(folder: Path) -> None:

@@ -77,8 +77,8 @@ def test_without_a_gpu_the_processor_computes(graph: Graph, artifact: Artifact) 
         Artifact(artifact.content, target="cuda-sm80")
     assert str(error.value) == (
         "the artifact is for other hardware: 'cuda-sm80' needs an NVIDIA GPU of compute capability "
-        "8.0 to 8.9, and this machine has none that its driver knows; at memory; compile it for a "
-        "target that this machine has, such as native"
+        "8.0 to 8.9, and this machine has none that its driver knows; save it and load it on "
+        "such a machine, or compile it for a target that this machine has, such as native"
     )
 
 

@@ -101,7 +101,7 @@ def test_a_gpu_without_memory_is_passed_over(
     )
     made = build(graph, "cuda-sm80")
     assert not made.runs_here
-    with pytest.raises(ArtifactError, match=r"OUT_OF_MEMORY; at memory; see what else uses the"):
+    with pytest.raises(ArtifactError, match=r"OUT_OF_MEMORY; see what else uses the"):
         made(image())
 
 

@@ -1,0 +1,1 @@
+"""What tuning found for common shapes, one JSON file a target."""
