@@ -248,12 +248,37 @@ def _one_hot(x: Tensor, classes: int = -1) -> Tensor:
     return (x.unsqueeze(-1) == torch.arange(classes)).to(torch.int64)
 
 
-def _max_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return torch.amax(x, dim, keepdim), torch.argmax(x, dim, keepdim)
+def _place(extreme: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return an argmax or argmin: the first place that has the extreme."""
+
+    def call(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        if dim is not None and x.dim():
+            return _with_place(extreme)(x, dim, keepdim)[1]
+        place = _with_place(extreme)(x.reshape(-1), 0)[1]
+        return place.reshape([1] * x.dim() if keepdim else [])
+
+    return call
 
 
-def _min_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return torch.amin(x, dim, keepdim), torch.argmin(x, dim, keepdim)
+def _with_place(extreme: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return a max.dim or min.dim. Of a line with NaNs, the first of them is the extreme.
+
+    TVM's own argmax counts from -1: where nothing is larger than the least number, that stays.
+    """
+
+    def call(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+        best = extreme(x, dim, True)
+        found = x == best
+        if x.is_floating_point():
+            found = torch.logical_or(found, torch.isnan(x))
+        size = x.shape[dim]
+        places = torch.arange(size, dtype=torch.int32)
+        places = places.reshape([-1] + [1] * (x.dim() - 1 - dim % x.dim()))
+        none = torch.full((), size, dtype=torch.int32)
+        place = torch.amin(torch.where(found, places, none), dim, keepdim).to(torch.int64)
+        return best if keepdim else best.squeeze(dim), place
+
+    return call
 
 
 def _refused(reason: str) -> Callable[..., Any]:
@@ -318,8 +343,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     },
     _aten.batch_norm.default: _batch_norm,
     _aten.one_hot.default: _one_hot,
-    _aten.max.dim: _max_dim,
-    _aten.min.dim: _min_dim,
+    _aten.argmax.default: _place(torch.amax),
+    _aten.argmin.default: _place(torch.amin),
+    _aten.max.dim: _with_place(torch.amax),
+    _aten.min.dim: _with_place(torch.amin),
     _aten.nonzero.default: _refused(_DEPENDS),
     _aten.masked_select.default: _refused(_DEPENDS),
 }
