@@ -64,7 +64,7 @@ teacher: $(FILES) ## train the example's network anew, about seven minutes
 		--out examples/fashion_mnist/teacher.safetensors
 
 wheel: $(READY) ## build the source archive and the wheel into dist/
-	$(BIN)/python -m build --quiet
+	$(BIN)/python -m build --config-setting=--global-option=--quiet
 
 clean: ## delete what was built; the environments stay (rm -r .venv .venv-torchfree)
 	rm -rf dist build/lib build/bdist.* build/demo build/bench *.egg-info

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 import planish
@@ -40,11 +39,6 @@ COMMANDS = (
 )
 SHAPE = ["--input-shape", "2x3x8x8"]
 Run = Callable[..., Result]
-
-
-class _Two(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.relu(x), x + x
 
 
 @pytest.fixture
@@ -183,21 +177,6 @@ def test_compile_and_run(call: Run, graph_file: Path, tmp_path: Path) -> None:
 def test_run_json(call: Run, artifact: Path, data_file: Path) -> None:
     data = parsed(call("run", artifact, "-i", data_file, "-o", "out.npz", "--json"))
     assert list(data["outputs"].values()) == [[40, 10]]
-
-
-def test_run_writes_npy(call: Run, artifact: Path, data_file: Path, tmp_path: Path) -> None:
-    for name in ("out.npy", "out.npz"):
-        assert call("run", artifact, "-i", data_file, "-o", name).exit_code == 0
-    with np.load(tmp_path / "out.npz") as arrays:
-        np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), next(iter(arrays.values())))
-
-
-def test_run_writes_several_outputs_to_npz_alone(call: Run, tmp_path: Path) -> None:
-    two = planish.capture(_Two(), torch.zeros(2, 4))
-    planish.compile(two, "x86-64-v3").save(tmp_path / "two.planish")
-    line = mistake(call("run", "two.planish", "-i", "nothing.npy", "-o", "out.npy"))
-    assert "a .npy file holds one array, and the artifact has 2 outputs: " in line
-    assert line.endswith("; at out.npy; write them to out.npz")
 
 
 def test_passes(call: Run) -> None:
