@@ -17,6 +17,7 @@ from planish.ir import OperatorError
 
 from .floats.constants import fold_constants
 from .floats.converters import converters
+from .floats.exact import with_exact_floats
 from .floats.kernels import FloatFunction, kernels_of
 from .layout import Layout, dense_layout
 from .plan import Parameter, Plan, Value
@@ -69,10 +70,12 @@ def _lower_relax(
         imported = from_exported_program(
             program, custom_convert_map=converters(target), run_ep_decomposition=False
         )
-    passes = [
+    into_loops = [
         relax.transform.DecomposeOpsForInference(),
         relax.transform.CanonicalizeBindings(),
         relax.transform.LegalizeOps(),
+    ]
+    fused = [
         relax.transform.FoldConstant(),
         relax.transform.AnnotateTIROpPattern(),
         relax.transform.FuseOps(),
@@ -83,7 +86,8 @@ def _lower_relax(
     # Of a GPU TVM would choose operators that are threaded already; ours come later, for all alike.
     lowered_for = target.tvm_target if target.capability is None else {"kind": "llvm"}
     with tvm.target.Target(lowered_for):
-        return ir.transform.Sequential(passes)(imported)
+        loops = with_exact_floats(ir.transform.Sequential(into_loops)(imported))
+        return ir.transform.Sequential(fused)(loops)
 
 
 def append_kernels(lowered: Lowered, inputs: list[Value], plan: Plan, label: str) -> list[Value]:

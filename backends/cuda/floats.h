@@ -76,5 +76,6 @@ PLANISH_LIBRARY_2(copysign)
 PLANISH_DEVICE double planish_sqrt(double x) { return sqrt(x); }
 PLANISH_REAL(rsqrt, 1.f / planish_sqrt(x), 1. / planish_sqrt(x))
 PLANISH_REAL(sigmoid, 1.f / (1.f + expf(-x)), 1. / (1. + exp(-x)))
-PLANISH_REAL_2(larger, x > y ? x : y, x > y ? x : y)
-PLANISH_REAL_2(smaller, x < y ? x : y, x < y ? x : y)
+// A NaN on either side is the result.
+PLANISH_REAL_2(larger, x > y || x != x ? x : y, x > y || x != x ? x : y)
+PLANISH_REAL_2(smaller, x < y || x != x ? x : y, x < y || x != x ? x : y)

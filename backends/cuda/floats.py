@@ -18,6 +18,7 @@ from tvm import s_tir, tirx
 from tvm.ir import TensorLoad
 from tvm.tirx import IterVar
 
+from ..floats.exact import decompose
 from .functions import with_functions
 from .source import cuda_source
 from .spread import FLOAT, spread, statements
@@ -98,7 +99,7 @@ def _share(schedule: Any, block: Any) -> None:
         _cut(schedule, block, summed, parts)
     else:
         _mark(schedule, tasks)
-        schedule.decompose_reduction(block, summed[0])
+        decompose(schedule, block, summed[0])
 
 
 def _mark(schedule: Any, tasks: Sequence[Any]) -> None:
@@ -126,10 +127,10 @@ def _cut(schedule: Any, block: Any, summed: Sequence[Any], parts: int) -> None:
     *own, term, number = schedule.get_loops(partial)
     schedule.reorder(*own, number, term)
     _mark(schedule, [*own, number])
-    schedule.decompose_reduction(partial, term)
+    decompose(schedule, partial, term)
     *own, last = schedule.get_loops(block)
     _mark(schedule, own)
-    schedule.decompose_reduction(block, last)
+    decompose(schedule, block, last)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ..cuda.spread import FLOAT
 from ..kernels import close_kernel
 from ..target import Target
 from .converters import WITHOUT_BLOCKS
+from .exact import decompose, with_infinite_firsts, with_nan_kept
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def kernels_of(function: Any, name: str, target: Target) -> FloatFunction:
     if not (function.attrs and WITHOUT_BLOCKS in function.attrs):
         function = _lower_blocks(function, share_tasks if on_gpu else _vectorizable)
     if not on_gpu:
+        function = with_nan_kept(function)
         whole, temporaries = _with_pointers(_in_order(function))
         everything = tuple(range(len(whole.params)))
         return FloatFunction(((_kernel(whole, name), everything),), tuple(temporaries))
@@ -130,7 +132,7 @@ def _reordered(schedule: Any) -> Any:
         ]
         if summed and outer:
             schedule.reorder(*summed, outer[-1])
-            schedule.decompose_reduction(block, summed[0])
+            decompose(schedule, block, summed[0])
     return schedule.mod
 
 
@@ -152,6 +154,7 @@ def _lower_blocks(function: Any, arrange: Callable[[Any], Any]) -> Any:
         s_tir.transform.StmtSimplify(),
         s_tir.transform.LowerOpaqueBlock(),
     ]
+    module["main"] = with_infinite_firsts(module["main"])
     lowered = ir.transform.Sequential(passes)(module)["main"]
     return lowered.without_attr("global_symbol")
 
