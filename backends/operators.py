@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import torch.fx
 
+import planish.ir.integer  # noqa: F401  # defines the operators of torch.ops.planish
+
 _planish, _aten = torch.ops.planish, torch.ops.aten
 
 # Integer operators to "module:function" in `lower`; a function takes (lowering, node).

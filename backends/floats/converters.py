@@ -7,10 +7,12 @@ returns the Relax value of the node. TVM finds them by the operator's name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch.fx
 from tvm import relax as _relax
+from tvm import te, tirx
 
 from planish.ir.ops import arguments
 
@@ -141,6 +143,57 @@ def _extreme(operator: Any) -> Converter:
     return convert
 
 
+def _first_place(x: Any, best: Any, axis: int) -> Any:
+    """Where each line first has its extreme, of TVM's `te`; a NaN is the extreme of its line.
+
+    TVM's own argmax counts from -1, which stays where nothing is larger than the least number.
+    """
+    sizes = [int(size) for size in x.shape]
+    number = te.reduce_axis((0, sizes[axis]), "number")
+    one_each = [1 if i == axis else size for i, size in enumerate(sizes)]
+
+    def place(*at: Any) -> Any:
+        value, extreme = x(*at[:axis], number, *at[axis + 1 :]), best(*at)
+        found = tirx.EQ(value, extreme)
+        if str(x.dtype).startswith("float"):
+            found = tirx.Or(found, tirx.isnan(value))
+        there = tirx.Cast("int64", number.var)
+        return te.min(tirx.Select(found, there, tirx.IntImm("int64", sizes[axis])), axis=number)
+
+    return te.compute(one_each, place, "place")
+
+
+def _with_place(operator: Any, importer: Any, x: Any, axis: int) -> tuple[Any, Any]:
+    """Return the extreme of each line and its place, with the axis kept."""
+    builder = importer.block_builder
+    best = builder.emit(operator(x, [axis], True))
+    return best, builder.emit_te(_first_place, x, best, axis)
+
+
+def _place(operator: Any) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        x, dim = known["self"], known["dim"]
+        if dim is None or not _shape(x):
+            dim, x = 0, importer.block_builder.emit(relax.op.reshape(x, [prod(_shape(x))]))
+        _, place = _with_place(operator, importer, x, _axis(x, dim))
+        wanted = [int(size) for size in node.meta["val"].shape]
+        return importer.block_builder.emit(relax.op.reshape(place, wanted))
+
+    return convert
+
+
+def _extreme_and_place(operator: Any) -> Converter:
+    def convert(node: torch.fx.Node, importer: Any) -> Any:
+        known = _known(node, importer)
+        both = _with_place(operator, importer, known["self"], _axis(known["self"], known["dim"]))
+        wanted = [int(size) for size in node.meta["val"][0].shape]
+        shaped = [importer.block_builder.emit(relax.op.reshape(value, wanted)) for value in both]
+        return relax.Tuple(shaped)
+
+    return convert
+
+
 def _take(table: str, axis: str | None, index: str) -> Converter:
     """Rows picked by an index; one that lies outside reads the nearest row."""
 
@@ -208,6 +261,10 @@ _CONVERTERS: dict[str, Converter] = {
     "scatter_reduce.two": _scatter("named"),
     "amax.default": _extreme(relax.op.max),
     "amin.default": _extreme(relax.op.min),
+    "argmax.default": _place(relax.op.max),
+    "argmin.default": _place(relax.op.min),
+    "max.dim": _extreme_and_place(relax.op.max),
+    "min.dim": _extreme_and_place(relax.op.min),
     "prod.dim_int": _extreme(relax.op.prod),
     "index_select.default": _take("self", "dim", "index"),
     "embedding.default": _take("weight", None, "indices"),

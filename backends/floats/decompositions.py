@@ -93,18 +93,11 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return kept[0] if len(kept) == 1 else _aten.cat.default(kept, dim)
 
 
-def _relu(x: Tensor) -> Tensor:
-    # A maximum would make 0 of a NaN.
-    return torch.where(x <= 0, torch.zeros((), dtype=x.dtype), x)
-
-
 def _clamp(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """NaN stays NaN; where the bounds cross, the upper one wins."""
-    if not x.is_floating_point():
-        return _aten.clamp.default(x, low, high)
-    if low is not None:
-        x = torch.where(x < low, torch.full((), low, dtype=x.dtype), x)
-    return x if high is None else torch.where(x > high, torch.full((), high, dtype=x.dtype), x)
+    """Where the bounds cross, the upper one wins; TVM's clip would take the lower."""
+    if low is not None and high is not None:
+        low = min(low, high)
+    return _aten.clamp.default(x, low, high)
 
 
 def _selu(x: Tensor) -> Tensor:
@@ -137,6 +130,38 @@ def _pow(x: Tensor, exponent: float) -> Tensor:
 
 def _pow_of_scalar(base: float, x: Tensor) -> Tensor:
     return torch.exp(x * math.log(base)) if base > 0 else _aten.pow.Scalar(base, x)
+
+
+def _remainder(x: Tensor, y: Tensor | float) -> Tensor:
+    """The remainder with the sign of y, as torch computes it; TVM's is x - floor(x / y) * y."""
+    if not x.is_floating_point():
+        whole = _aten.remainder.Tensor if isinstance(y, Tensor) else _aten.remainder.Scalar
+        return whole(x, y)
+    rest = torch.fmod(x, y)
+    return torch.where(_is_other_sign(rest, y), rest + y, rest)
+
+
+def _is_other_sign(rest: Tensor, y: Tensor | float) -> Tensor:
+    return torch.logical_and(rest != 0, torch.logical_xor(rest < 0, torch.as_tensor(y < 0)))
+
+
+def _div_in_mode(x: Tensor, y: Tensor | float, *, rounding_mode: str | None = None) -> Tensor:
+    if rounding_mode == "floor" and x.is_floating_point():
+        return _floor_divide(x, y)
+    mode = _aten.div.Tensor_mode if isinstance(y, Tensor) else _aten.div.Scalar_mode
+    return mode(x, y, rounding_mode=rounding_mode)
+
+
+def _floor_divide(x: Tensor, y: Tensor | float) -> Tensor:
+    """As torch computes it: a quotient without a rest, to the nearest whole number."""
+    if not x.is_floating_point():
+        return _aten.floor_divide.default(x, y)
+    rest = torch.fmod(x, y)
+    quotient = (x - rest) / y
+    quotient = torch.where(_is_other_sign(rest, y), quotient - 1, quotient)
+    whole = torch.floor(quotient)
+    whole = torch.where(quotient - whole > 0.5, whole + 1, whole)
+    return torch.where(torch.as_tensor(y == 0), x / y, whole)
 
 
 def _batch_norm(
@@ -248,39 +273,6 @@ def _one_hot(x: Tensor, classes: int = -1) -> Tensor:
     return (x.unsqueeze(-1) == torch.arange(classes)).to(torch.int64)
 
 
-def _place(extreme: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return an argmax or argmin: the first place that has the extreme."""
-
-    def call(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        if dim is not None and x.dim():
-            return _with_place(extreme)(x, dim, keepdim)[1]
-        place = _with_place(extreme)(x.reshape(-1), 0)[1]
-        return place.reshape([1] * x.dim() if keepdim else [])
-
-    return call
-
-
-def _with_place(extreme: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Return a max.dim or min.dim. Of a line with NaNs, the first of them is the extreme.
-
-    TVM's own argmax counts from -1: where nothing is larger than the least number, that stays.
-    """
-
-    def call(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-        best = extreme(x, dim, True)
-        found = x == best
-        if x.is_floating_point():
-            found = torch.logical_or(found, torch.isnan(x))
-        size = x.shape[dim]
-        places = torch.arange(size, dtype=torch.int32)
-        places = places.reshape([-1] + [1] * (x.dim() - 1 - dim % x.dim()))
-        none = torch.full((), size, dtype=torch.int32)
-        place = torch.amin(torch.where(found, places, none), dim, keepdim).to(torch.int64)
-        return best if keepdim else best.squeeze(dim), place
-
-    return call
-
-
 def _refused(reason: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(reason)
@@ -307,20 +299,19 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
             _aten.maximum.default,
             _aten.minimum.default,
             _aten.pow.Tensor_Tensor,
-            _aten.remainder.Tensor,
-            _aten.remainder.Scalar,
             _aten.fmod.Tensor,
             _aten.fmod.Scalar,
-            _aten.floor_divide.default,
-            _aten.div.Tensor_mode,
         )
     },
+    _aten.remainder.Tensor: _promoted(_remainder),
+    _aten.remainder.Scalar: _promoted(_remainder),
+    _aten.floor_divide.default: _promoted(_floor_divide),
+    _aten.div.Tensor_mode: _promoted(_div_in_mode),
     _aten.add.Tensor: _add,
     _aten.sub.Tensor: _sub,
     _aten.div.Tensor: _promoted(_aten.div.Tensor, real=True),
     _aten.where.self: _where,
     _aten.cat.default: _cat,
-    _aten.relu.default: _relu,
     _aten.clamp.default: _clamp,
     _aten.selu.default: _selu,
     _aten.isfinite.default: _isfinite,
@@ -343,10 +334,6 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     },
     _aten.batch_norm.default: _batch_norm,
     _aten.one_hot.default: _one_hot,
-    _aten.argmax.default: _place(torch.amax),
-    _aten.argmin.default: _place(torch.amin),
-    _aten.max.dim: _with_place(torch.amax),
-    _aten.min.dim: _with_place(torch.amin),
     _aten.nonzero.default: _refused(_DEPENDS),
     _aten.masked_select.default: _refused(_DEPENDS),
 }

@@ -2,8 +2,8 @@
 
 TVM's simplifier knows one kind of numbers: of `not (a < b)` it makes `b <= a`, of `a == a` true, of
 `(a + b) - a` it makes b. With a NaN, an infinity or a rounding none of it holds. So floats are
-compared, subtracted and chosen from in ways that it leaves alone; what LLVM and CUDA's compiler make
-of them is the same instructions.
+compared, subtracted and chosen from in ways that it leaves alone; what compilers make of them is
+the same instructions.
 """
 
 from __future__ import annotations
@@ -22,13 +22,8 @@ _FIRST = "planish.first"
 
 def with_exact_floats(module: Any) -> Any:
     """Return a module of Relax whose functions compare and subtract floats out of TVM's sight."""
-    rules = [
-        *((kind, _compared) for kind in (tirx.LT, tirx.LE, tirx.GT, tirx.GE)),
-        (tirx.EQ, lambda e: _equal(e) if _is_float(e.a) else e),
-        # LLVM is told "ordered and unlike", which a NaN is not: the other way round it is right.
-        (tirx.NE, lambda e: tirx.Not(_equal(e)) if _is_float(e.a) else e),
-        (tirx.Sub, _subtracted),
-    ]
+    kinds = (tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE)
+    rules = [*((kind, _compared) for kind in kinds), (tirx.Sub, _subtracted)]
     return tvm.IRModule(
         {
             name: _mapped(function, rules) if isinstance(function, tirx.PrimFunc) else function
@@ -79,12 +74,16 @@ def _hidden(truth: Any) -> Any:
 
 
 def _compared(expression: Any) -> Any:
-    return _hidden(expression) if _is_float(expression.a) else expression
-
-
-def _equal(expression: Any) -> Any:
-    a, b = expression.a, expression.b
-    return tirx.And(_hidden(tirx.LE(a, b)), _hidden(tirx.LE(b, a)))
+    kind, a, b = type(expression), expression.a, expression.b
+    if str(a.ty.dtype) == "bool":  # for LLVM TVM compares them as floats, which is an error
+        return kind(tirx.Cast("int8", a), tirx.Cast("int8", b))
+    if not _is_float(a):
+        return expression
+    if kind not in (tirx.EQ, tirx.NE):
+        return _hidden(expression)
+    equal = tirx.And(_hidden(tirx.LE(a, b)), _hidden(tirx.LE(b, a)))
+    # LLVM would be asked for "ordered and unlike", which a NaN is not.
+    return equal if kind is tirx.EQ else tirx.Not(equal)
 
 
 def _subtracted(expression: Any) -> Any:
