@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import torch
@@ -12,7 +11,16 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import arguments
 
-from .rewriting import Rewriter, forward, is_call, looks_at, rank, replace_with, same_shape
+from .rewriting import (
+    Rewriter,
+    forward,
+    is_call,
+    is_unpacked,
+    looks_at,
+    rank,
+    replace_with,
+    same_shape,
+)
 
 aten = torch.ops.aten
 
@@ -268,7 +276,7 @@ def spell_extreme(graph: Graph, node: fx.Node) -> bool:
             aten.argmin.default,
         )
     )
-    if any(user.target is not operator.getitem for user in node.users):
+    if not is_unpacked(node):
         return False
     for user in list(node.users):
         if user.args[1] == 0:
@@ -308,7 +316,7 @@ def spell_variance(graph: Graph, node: fx.Node) -> bool:
     correction = int(values.get("unbiased", True)) if correction is None else correction
     root, pairs = _SPREADS[node.target]
     keepdim = values.get("keepdim", False)
-    if pairs and any(user.target is not operator.getitem for user in node.users):
+    if pairs and not is_unpacked(node):
         return False
     rewriter = Rewriter(graph, node)
     middle = rewriter.call(aten.mean.dim, x, axes, True)

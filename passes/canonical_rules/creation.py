@@ -45,11 +45,8 @@ def spell_filled(graph: Graph, node: fx.Node) -> bool:
     spelled = values.get("size")
     rewriter = Rewriter(graph, node)
     if spelled is None:
-        like = node.args[0]
-        spelled = [
-            rewriter.call(aten.sym_size.int, like, axis) if size is None else size
-            for axis, size in enumerate(sizes)
-        ]
+        like: Any = node.args[0]
+        spelled = rewriter.sizes(like)
     small = [1 if size is None else size for size in sizes]
     stored = torch.full(small, value, dtype=graph.dtype(node))
     constant = rewriter.store(tensor_name(node, "value"), stored)
@@ -69,11 +66,7 @@ def spell_copy(graph: Graph, node: fx.Node) -> bool:
     if graph.dtype(x) != graph.dtype(y) and node.target is aten.copy.default:
         return False
     rewriter = Rewriter(graph, node)
-    sizes = [
-        rewriter.call(aten.sym_size.int, x, axis) if size is None else size
-        for axis, size in enumerate(graph.shape(x))
-    ]
-    rewriter.finish(aten.expand.default, y, sizes)
+    rewriter.finish(aten.expand.default, y, rewriter.sizes(x))
     return True
 
 

@@ -8,7 +8,6 @@ process.) The rules look at the parts as at all other nodes.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from planish.ir.errors import ModelError
 from planish.ir.graph import Graph
 from planish.ir.infer import is_fixed
 
-from .rewriting import Rewriter, forward, looks_at, tensor_name
+from .rewriting import Rewriter, forward, is_unpacked, looks_at, tensor_name
 
 aten = torch.ops.aten
 
@@ -141,7 +140,7 @@ def _readable(node: fx.Node, made: fx.GraphModule) -> bool:
     (results,) = made.graph.output_node().args
     if isinstance(results, fx.Node):
         return True
-    return all(user.target is operator.getitem for user in node.users)
+    return is_unpacked(node)
 
 
 def _insert(

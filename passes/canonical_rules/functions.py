@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import arguments
 
-from .rewriting import Rewriter, looks_at, rank, replace_with, tensor_name
+from .rewriting import Rewriter, is_unpacked, looks_at, rank, replace_with, tensor_name
 
 aten = torch.ops.aten
 
@@ -68,11 +67,7 @@ def store_number(graph: Graph, node: fx.Node) -> bool:
     stored = rewriter.store(tensor_name(node, "value"), value)
     if node.target is aten.scatter.value:
         index: Any = rest[1]
-        sizes = [
-            rewriter.call(aten.sym_size.int, index, axis) if size is None else size
-            for axis, size in enumerate(graph.shape(index))
-        ]
-        stored = rewriter.call(aten.expand.default, stored, sizes)
+        stored = rewriter.call(aten.expand.default, stored, rewriter.sizes(index))
     rewriter.finish(_WITH_NUMBERS[node.target], x, *rest, stored)
     return True
 
@@ -80,7 +75,7 @@ def store_number(graph: Graph, node: fx.Node) -> bool:
 @looks_at(aten.aminmax.default)
 def spell_aminmax(graph: Graph, node: fx.Node) -> bool:
     """aminmax -> amin, amax."""
-    if any(user.target is not operator.getitem for user in node.users):
+    if not is_unpacked(node):
         return False
     values = arguments(node)
     x, axis = values["self"], values["dim"]
@@ -99,10 +94,7 @@ def spell_cosine(graph: Graph, node: fx.Node) -> bool:
     axis, rewriter = [values["dim"]], Rewriter(graph, node)
 
     def unit(x: fx.Node) -> fx.Node:
-        squares = rewriter.call(
-            aten.sum.dim_IntList, rewriter.call(aten.mul.Tensor, x, x), axis, True
-        )
-        length = rewriter.call(aten.sqrt.default, squares)
+        length = rewriter.call(aten.linalg_vector_norm.default, x, 2, axis, True)
         bounded = rewriter.call(aten.clamp.default, length, values["eps"], None)
         return rewriter.call(aten.div.Tensor, x, bounded)
 

@@ -18,7 +18,7 @@ from planish.ir.infer import infer_node
 from planish.ir.ops import arguments, is_overload
 from planish.ir.origin import get_origin
 
-from .rewriting import same_shape
+from .rewriting import reshape_sizes, same_shape
 
 aten = torch.ops.aten
 
@@ -141,9 +141,7 @@ class _Write:
         counts = [str(tensor.meta["val"].numel()) for tensor in (view, base)]
         open_sizes = sum(size is None for size in sizes)
         if counts[0] == counts[1] and open_sizes <= 1:
-            return self._add(
-                aten.reshape.default, piece, [-1 if size is None else size for size in sizes]
-            )
+            return self._add(aten.reshape.default, piece, reshape_sizes(sizes))
         return self._refuse(f"on a view ({view.name})")
 
     def _splice(self, view: fx.Node, base: fx.Node, piece: fx.Node) -> fx.Node:

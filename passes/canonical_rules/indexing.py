@@ -11,7 +11,7 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import arguments, pair
 
-from .rewriting import Rewriter, is_call, looks_at, rank, replace_with, tensor_name
+from .rewriting import Rewriter, is_call, looks_at, rank, replace_with, reshape_sizes, tensor_name
 
 aten = torch.ops.aten
 
@@ -52,16 +52,14 @@ def spell_index(graph: Graph, node: fx.Node) -> bool:
         merged = [*shape[:first], known, *shape[first + len(places) :]]
         if merged.count(None) > 1:
             return False
-        x = rewriter.call(
-            aten.reshape.default, x, [-1 if size is None else size for size in merged]
-        )
+        x = rewriter.call(aten.reshape.default, x, reshape_sizes(merged))
     stored = rewriter.store(tensor_name(node, "index"), linear.flatten())
     picked = (x, first, stored)
     if linear.dim() == 1:
         rewriter.finish(aten.index_select.default, *picked)
         return True
     selected = rewriter.call(aten.index_select.default, *picked)
-    wanted = [-1 if size is None else size for size in graph.shape(node)]
+    wanted = reshape_sizes(graph.shape(node))
     if wanted.count(-1) > 1:
         return False
     rewriter.finish(aten.reshape.default, selected, wanted)
@@ -149,7 +147,7 @@ def spell_rowwise(graph: Graph, node: fx.Node) -> bool:
     rewriter = Rewriter(graph, node)
     stored = rewriter.store(tensor_name(node, "index"), positions.flatten())
     picked = rewriter.call(aten.index_select.default, x, 1, stored)
-    wanted = [-1 if size is None else size for size in graph.shape(node)]
+    wanted = reshape_sizes(graph.shape(node))
     rewriter.finish(aten.reshape.default, picked, wanted)
     return True
 
@@ -178,7 +176,7 @@ def spell_computed(graph: Graph, node: fx.Node) -> bool:
     axes, shape = list(indices), graph.shape(x)
     sizes = [shape[axis] for axis in axes]
     masks = any(graph.dtype(index) == torch.bool for index in indices.values())
-    wanted = [-1 if size is None else size for size in graph.shape(node)]
+    wanted = reshape_sizes(graph.shape(node))
     if not axes or masks or None in sizes or wanted.count(-1) > 1:
         return False
     rewriter = Rewriter(graph, node)
@@ -217,7 +215,7 @@ def spell_unfold(graph: Graph, node: fx.Node) -> bool:
     positions = starts[:, None] + torch.arange(size)
     stored = rewriter.store(tensor_name(node, "index"), positions.flatten())
     picked = rewriter.call(aten.index_select.default, x, axis, stored)
-    sizes = [-1 if n is None else n for n in shape]
+    sizes = reshape_sizes(shape)
     split = [*sizes[:axis], length, size, *sizes[axis + 1 :]]
     windows = rewriter.call(aten.reshape.default, picked, split)
     order = [a for a in range(rank(x) + 1) if a != axis + 1]
@@ -247,11 +245,11 @@ def spell_columns(graph: Graph, node: fx.Node) -> bool:
     )
     # [row of the kernel, its column, row of the windows, their column]
     positions = rows[:, None, :, None] * width + columns[None, :, None, :]
-    pixels = [-1 if size is None else size for size in [*outer, height * width]]
+    pixels = reshape_sizes([*outer, height * width])
     flat = rewriter.call(aten.reshape.default, x, pixels)
     stored = rewriter.store(tensor_name(node, "index"), positions.flatten())
     picked = rewriter.call(aten.index_select.default, flat, 2, stored)
-    wanted = [-1 if size is None else size for size in graph.shape(node)]
+    wanted = reshape_sizes(graph.shape(node))
     rewriter.finish(aten.reshape.default, picked, wanted)
     return True
 

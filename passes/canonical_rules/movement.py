@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -11,7 +10,17 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import arguments
 
-from .rewriting import Rewriter, forward, is_call, looks_at, rank, replace_with, same_shape
+from .rewriting import (
+    Rewriter,
+    forward,
+    is_call,
+    is_unpacked,
+    looks_at,
+    rank,
+    replace_with,
+    reshape_sizes,
+    same_shape,
+)
 
 aten = torch.ops.aten
 # What torch.export writes where a slice has no end.
@@ -96,7 +105,7 @@ def spell_slice(graph: Graph, node: fx.Node) -> bool:
 )
 def spell_pieces(graph: Graph, node: fx.Node) -> bool:
     """chunk, split and split_with_sizes, read piece by piece -> one slice a piece."""
-    if any(user.target is not operator.getitem for user in node.users):
+    if not is_unpacked(node):
         return False
     source: Any = node.args[0]
     values = arguments(node)
@@ -117,7 +126,7 @@ def _starts(sizes: list[int]) -> list[tuple[int, int]]:
 @looks_at(aten.unbind.int)
 def spell_unbind(graph: Graph, node: fx.Node) -> bool:
     """unbind, read piece by piece -> one select a piece."""
-    if any(user.target is not operator.getitem for user in node.users):
+    if not is_unpacked(node):
         return False
     values = arguments(node)
     for user in list(node.users):
@@ -262,7 +271,7 @@ def spell_interleave(graph: Graph, node: fx.Node) -> bool:
     spread = [-1] * (rank(x) + 1)
     spread[axis + 1] = count
     apart = rewriter.call(aten.expand.default, apart, spread)
-    rewriter.finish(aten.reshape.default, apart, [-1 if s is None else s for s in sizes])
+    rewriter.finish(aten.reshape.default, apart, reshape_sizes(sizes))
     return True
 
 

@@ -12,7 +12,7 @@ from planish.ir.graph import Graph
 from planish.ir.infer import infer_node
 from planish.ir.ops import arguments
 
-from .rewriting import Rewriter, is_call, looks_at, rank, replace_with
+from .rewriting import Rewriter, is_call, looks_at, rank, replace_with, reshape_sizes
 
 aten = torch.ops.aten
 
@@ -236,9 +236,7 @@ class _Contraction:
         for group in (rows, columns):
             known = [sizes[label] for label in group]
             spelled.append(None if None in known else prod(s for s in known if s is not None))
-        return self.rewriter.call(
-            aten.reshape.default, x, [-1 if size is None else size for size in spelled]
-        )
+        return self.rewriter.call(aten.reshape.default, x, reshape_sizes(spelled))
 
 
 @looks_at(aten.add.Tensor)

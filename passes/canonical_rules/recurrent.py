@@ -5,7 +5,6 @@ The input's products are one linear layer over all steps; each step adds the pro
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from planish.ir.graph import Graph
 from planish.ir.ops import arguments
 from planish.ir.origin import get_origin
 
-from .rewriting import Rewriter, is_call, looks_at, rank, tensor_name
+from .rewriting import Rewriter, is_call, is_unpacked, looks_at, rank, tensor_name
 
 aten = torch.ops.aten
 
@@ -172,7 +171,7 @@ def unroll(graph: Graph, node: fx.Node) -> bool:
             where=str(get_origin(node)),
             cure="capture with a fixed number: export with static shapes, or batch_first=True",
         )
-    if any(user.target is not operator.getitem for user in node.users):
+    if not is_unpacked(node):
         return False
     results = _Unrolled(graph, node, values, time, steps).results()
     for user in list(node.users):
@@ -300,7 +299,7 @@ def spell_cell(graph: Graph, node: fx.Node) -> bool:
     if not pairs:
         rewriter.become(results[0])
         return True
-    if any(user.target is not operator.getitem for user in node.users):
+    if not is_unpacked(node):
         return False
     for user in list(node.users):
         user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]

@@ -5,8 +5,9 @@ Every node that a rule makes has its shape inferred at once, so that the next ru
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 import torch
@@ -66,6 +67,13 @@ class Rewriter:
         infer_node(new)
         return new
 
+    def sizes(self, like: fx.Node) -> list[Any]:
+        """Return a tensor's sizes; an open one as a node that reads it."""
+        return [
+            self.call(aten.sym_size.int, like, axis) if size is None else size
+            for axis, size in enumerate(self.graph.shape(like))
+        ]
+
     def store(self, name: str, value: torch.Tensor, *, trainable: bool = False) -> fx.Node:
         """Store a tensor and return a node that reads it."""
         return store_tensor(self.graph, name, value, self.node, trainable=trainable)
@@ -114,6 +122,16 @@ def tensor_name(node: fx.Node, role: str) -> str:
 def is_call(value: Any, *targets: Any) -> TypeGuard[Any]:
     """Whether a value is a node of one of these operators."""
     return isinstance(value, fx.Node) and value.op == "call_function" and value.target in targets
+
+
+def is_unpacked(node: fx.Node) -> bool:
+    """Whether all that read a node of several results take one of them each."""
+    return all(user.target is operator.getitem for user in node.users)
+
+
+def reshape_sizes(sizes: Iterable[int | None]) -> list[int]:
+    """Return sizes as reshape takes them: an open one is what the others leave."""
+    return [-1 if size is None else size for size in sizes]
 
 
 def rank(node: fx.Node) -> int:

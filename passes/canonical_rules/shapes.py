@@ -10,7 +10,7 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import arguments
 
-from .rewriting import Rewriter, forward, is_call, looks_at, rank, replace_with
+from .rewriting import Rewriter, forward, is_call, looks_at, rank, replace_with, reshape_sizes
 
 aten = torch.ops.aten
 
@@ -30,7 +30,7 @@ def spell_view(graph: Graph, node: fx.Node) -> bool:
     if len(new) == 2 and len(old) > 2 and _keeps_batch(source, node):
         replace_with(graph, node, aten.flatten.using_ints, (source, 1, -1))
         return True
-    sizes = [-1 if size is None else size for size in new]
+    sizes = reshape_sizes(new)
     if sizes.count(-1) > 1:
         return False
     if node.target is aten.reshape.default and list(node.args[1]) == sizes:  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def spell_flatten(graph: Graph, node: fx.Node) -> bool:
             return False
         node.args, node.kwargs = (source, 1, -1), {}
         return True
-    sizes = [-1 if size is None else size for size in graph.shape(node)]
+    sizes = reshape_sizes(graph.shape(node))
     if sizes.count(-1) > 1:
         return False
     replace_with(graph, node, aten.reshape.default, (source, sizes))
@@ -122,7 +122,7 @@ def spell_axes(graph: Graph, node: fx.Node) -> bool:
     values = arguments(node)
     source: fx.Node = values["self"]
     if node.target in (aten.unflatten.int, aten.view_as.default):
-        sizes = [-1 if size is None else size for size in graph.shape(node)]
+        sizes = reshape_sizes(graph.shape(node))
         if sizes.count(-1) > 1:
             return False
         replace_with(graph, node, aten.reshape.default, (source, sizes))

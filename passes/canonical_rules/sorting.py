@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import fx
 from planish.ir.graph import Graph
 from planish.ir.ops import arguments
 
-from .rewriting import Rewriter, forward, looks_at, replace_with
+from .rewriting import Rewriter, forward, is_unpacked, looks_at, replace_with
 
 aten = torch.ops.aten
 
@@ -28,7 +27,7 @@ def spell_argsort(graph: Graph, node: fx.Node) -> bool:
 @looks_at(aten.sort.default, aten.sort.stable, aten.topk.default)
 def spell_sort(graph: Graph, node: fx.Node) -> bool:
     """sort, topk -> argsort, gather, and of topk their first entries."""
-    if any(user.target is not operator.getitem for user in node.users):
+    if not is_unpacked(node):
         return False
     values = arguments(node)
     x, axis, rewriter = values["self"], values["dim"], Rewriter(graph, node)
