@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..layer import Layer
 from ..plan import Plan
-from .direct import Direct
+from .direct import Direct, best_knobs
 from .strategies import Knobs
 
 
@@ -33,4 +33,4 @@ class ByteProducts(Direct):
     def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
         """None where `Direct` is reckoned to be faster: in windows with short runs."""
         ours, theirs = self.reckoned(layer, plan), Direct().reckoned(layer, plan)
-        return [] if theirs and ours[:1] >= theirs[:1] else super().knobs(layer, plan)
+        return [] if theirs and ours[:1] >= theirs[:1] else best_knobs(ours)

@@ -17,6 +17,8 @@ from .strategies import Knobs, Strategy, find_ending
 
 # Below this a layer takes less time than waking a thread.
 PARALLEL_MACS = 400_000
+# Tiles (rows, columns, vectors) with a layer's cycles, the fewest first.
+Reckoned = list[tuple[float, tuple[int, int, int]]]
 # How many of the best settings are worth measuring.
 OFFERED = 12
 
@@ -104,6 +106,11 @@ def _vectors_of_weights(dot: Instruction) -> int:
     return 4 * dot.reads * np.dtype(dot.weight).itemsize // 16
 
 
+def best_knobs(found: Reckoned) -> list[Knobs]:
+    """Return the first tiles as knobs, as many as are offered."""
+    return [{"rows": r, "columns": c, "vectors": v} for _, (r, c, v) in found[:OFFERED]]
+
+
 class Direct(Strategy):
     """Layers of one group without gaps between a kernel row's activations."""
 
@@ -123,15 +130,14 @@ class Direct(Strategy):
 
     def knobs(self, layer: Layer, plan: Plan) -> Sequence[Knobs]:
         """Tiles, the one of fewest reckoned cycles first."""
-        tiles = [tile for _, tile in self.reckoned(layer, plan)]
-        return [{"rows": r, "columns": c, "vectors": v} for r, c, v in tiles[:OFFERED]]
+        return best_knobs(self.reckoned(layer, plan))
 
-    def reckoned(self, layer: Layer, plan: Plan) -> list[tuple[float, tuple[int, int, int]]]:
+    def reckoned(self, layer: Layer, plan: Plan) -> Reckoned:
         """Return every tile that fits with the layer's cycles, the fewest first."""
         geometry = find_geometry(layer)
         dot = INSTRUCTIONS[self.instruction(plan)]
         steps = run_steps(layer, dot.reads)
-        found: list[tuple[float, tuple[int, int, int]]] = []
+        found: Reckoned = []
         for rows, columns, vectors in product((1, 2, 3, 4), range(1, 17), range(1, 9)):
             pixels = rows * columns
             if rows > geometry.lines or columns > geometry.length:
