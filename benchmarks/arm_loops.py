@@ -7,7 +7,6 @@ docs/arm.md.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,10 @@ from planish import passes
 from planish.backends.assembly import Instruction, Loop, busiest_loop
 from planish.backends.machine_code import machine_code
 from planish.compilation import backend_graph
-from planish.ir import Graph, PlanishError
+from planish.ir import Graph
 from planish.ir.files import write_beside
 
+from .command import run_command
 from .page import put_section
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "arm.md"
@@ -163,15 +163,11 @@ def main(
     write_docs: Annotated[bool, typer.Option(help="Put the table into docs/arm.md.")] = False,
 ) -> None:
     """Print what the inner loops of common layers hold on each ARM target."""
-    try:
-        made = table()
-    except PlanishError as error:
-        typer.echo(f"benchmarks: {error}", err=True)
-        sys.exit(2)
+    made = table()
     typer.echo(made, nl=False)
     if write_docs:
         write_beside(PAGE, put_section(PAGE.read_text(), "loops", made).encode())
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

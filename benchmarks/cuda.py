@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,10 @@ from rich.table import Table
 
 from planish.backends import Artifact, load
 from planish.backends.cuda.driver import Facts, device_facts
-from planish.ir.errors import DataError, ModelError, PlanishError
+from planish.ir.errors import DataError, ModelError
 from planish.latency import Timing, interleaved
+
+from .command import run_command
 
 BUILD = Path("build/bench/cuda")
 DESCRIPTION = "resnet-50.json"
@@ -277,12 +278,8 @@ def main(
     runs: Annotated[int, typer.Option(help="Timed calls of each runtime.")] = 200,
 ) -> None:
     """Measure ResNet-50 on this machine's GPU."""
-    try:
-        measure(folder, runs)
-    except PlanishError as error:
-        typer.echo(f"benchmarks: {error}", err=True)
-        sys.exit(2)
+    measure(folder, runs)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

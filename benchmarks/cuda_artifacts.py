@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +15,10 @@ from planish.backends import Reference, find_target
 from planish.backends.builder import fill_plan
 from planish.backends.plan import Plan
 from planish.compilation import backend_graph
-from planish.ir import Graph, OptionError, PlanishError
+from planish.ir import Graph, OptionError
 from planish.ir.files import make_folder
 
+from .command import run_command
 from .cuda import BUILD, DESCRIPTION, images_of
 from .networks import GROUPS, prepare
 
@@ -88,12 +88,8 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where to.")] = BUILD,
 ) -> None:
     """Compile ResNet-50 for a GPU, for batches of 1 and 32."""
-    try:
-        prepare_artifacts(folder, target)
-    except PlanishError as error:
-        typer.echo(f"benchmarks: {error}", err=True)
-        sys.exit(2)
+    prepare_artifacts(folder, target)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

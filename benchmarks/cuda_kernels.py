@@ -6,7 +6,6 @@ shared memory, spilled bytes. Prints a table, and with --write-docs puts it into
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +17,10 @@ from torch import nn
 import planish
 from planish import passes
 from planish.backends.targets import BEST_FIRST
-from planish.ir import Graph, ModelError, PlanishError
+from planish.ir import Graph, ModelError
 from planish.ir.files import write_beside
 
+from .command import run_command
 from .networks import separable
 from .page import put_section
 from .vision import installed, torchvision_models
@@ -100,15 +100,11 @@ def main(
     write_docs: Annotated[bool, typer.Option(help="Put the table into docs/cuda.md.")] = False,
 ) -> None:
     """Print what the kernels for GPUs take."""
-    try:
-        made = table(measure())
-    except PlanishError as error:
-        typer.echo(f"benchmarks: {error}", err=True)
-        sys.exit(2)
+    made = table(measure())
     typer.echo(made, nl=False)
     if write_docs:
         write_beside(PAGE, put_section(PAGE.read_text(), "kernels", made).encode())
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)
